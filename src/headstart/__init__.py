@@ -1,0 +1,3 @@
+"""Headstart."""
+
+__version__ = "0.1.0"

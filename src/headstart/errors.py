@@ -1,0 +1,95 @@
+"""Every error Headstart raises on purpose.
+
+HeadstartError
+├── InputError (ValueError)             what the user gave cannot be used: exit code 2
+│   ├── NotFound (FileNotFoundError)    no such file, model or column; near names are offered
+│   └── DataError                       a fault inside a data file; names file, row and column
+├── ModelError (ValueError)             a saved model is damaged, hostile or too new: exit code 2
+├── MissingExtra (ImportError)          an optional dependency is needed; the message is the pip line
+└── StorageError (OSError)              the disk or the cache refused: exit code 1
+
+A message holds the numbers, the names and the next step. The command line prints it without a traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class HeadstartError(Exception):
+    """The root of the tree; catching it catches everything Headstart raises on purpose."""
+
+    exit_code = 1
+
+
+class InputError(HeadstartError, ValueError):
+    """What the user gave (a file, a flag, a column name) cannot be used."""
+
+    exit_code = 2
+
+
+class NotFound(InputError, FileNotFoundError):
+    """Something named does not exist; the message offers near names."""
+
+    __str__ = Exception.__str__  # OSError would print an errno
+
+
+class DataError(InputError):
+    """A fault inside a data file.
+
+    `row` is the 1-based record number (the header is not counted) or, where no record could be formed, the 1-based
+    line; `column` is its name.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        file: str | None = None,
+        row: int | None = None,
+        line: int | None = None,
+        column: str | None = None,
+        todo: str | None = None,
+    ) -> None:
+        self.file, self.row, self.line, self.column = file, row, line, column
+        where = ", ".join(
+            part
+            for part in (
+                file,
+                f"line {line}" if line is not None else None,
+                f"row {row}" if row is not None else None,
+                f"column {column!r}" if column is not None else None,
+            )
+            if part
+        )
+        super().__init__((f"{where}: " if where else "") + what + (f" {todo}" if todo else ""))
+
+
+class ModelError(HeadstartError, ValueError):
+    """A saved model cannot be trusted or read."""
+
+    exit_code = 2
+
+
+class MissingExtra(HeadstartError, ImportError):
+    """An optional dependency is needed for what was asked."""
+
+    exit_code = 2
+
+
+class StorageError(HeadstartError, OSError):
+    """The disk, the cache or a project folder refused a read or a write."""
+
+    __str__ = Exception.__str__
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """Say which known names are near `name`: ' Did you mean ...?' or the list when it is short, else ''."""
+    names = sorted(set(known))
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    if close:
+        return " Did you mean " + " or ".join(repr(c) for c in close) + "?"
+    if 0 < len(names) <= 8:
+        return " There is " + ", ".join(repr(n) for n in names) + "."
+    return ""

@@ -1,0 +1,40 @@
+"""What a head is: it turns features into scores, and is saved as arrays only.
+
+Letters: n examples, d feature width, c classes. X (n, d) float32 features. T (n, c) float32 targets: one-hot or soft
+class shares (classification), 0/1 (several labels), the number itself with c = 1 (regression).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+CLASSIFICATION = "classification"  # one label of many
+MULTILABEL = "multilabel"  # several labels at once
+REGRESSION = "regression"  # a number
+TASKS = (CLASSIFICATION, MULTILABEL, REGRESSION)
+
+
+class Head(Protocol):
+    """A trained head. Implementations are frozen dataclasses of arrays."""
+
+    name: ClassVar[str]
+    tasks: ClassVar[frozenset[str]]
+
+    def scores(self, X: Array) -> Array:
+        """(n, d) -> (n, c) float32: logits (classification, several labels) or the number (regression)."""
+        ...
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Everything needed to rebuild the head, as named arrays for safetensors."""
+        ...
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Self:
+        """Rebuild from `arrays()`; raises ValueError on missing names, wrong shapes, or values that are not finite."""
+        ...
