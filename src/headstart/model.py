@@ -1,0 +1,226 @@
+"""A model: backbone reference, cut, head, calibration, thresholds, unknown, and the card that says what it is.
+
+Letters: n examples, d feature width, c classes. X (n, d), P (n, c).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart import backbones, heads, saved, tensors
+from headstart.calibration import Calibration
+from headstart.errors import ModelError
+from headstart.features import Cache, Features, embed
+from headstart.head import CLASSIFICATION, MULTILABEL, REGRESSION, TASKS, Head
+from headstart.unknown import Unknown
+
+if TYPE_CHECKING:
+    from headstart.backbone import Backbone
+
+TOLERANCE = 1e-4  # of features and probabilities between machines; on one machine they agree to 1e-6
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one example."""
+
+    label: str | None  # the likeliest label; None when it is a number or no label applies
+    probability: float | None  # of that label, calibrated; None when it is a number
+    unknown: bool  # the input is unlike the training data: do not rely on the label
+    labels: tuple[str, ...] = ()  # several labels at once: those above their thresholds
+    value: float | None = None  # a number
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model says of n examples, as arrays."""
+
+    P: NDArray[np.float32]  # (n, c) probabilities, or (n, 1) numbers
+    chosen: NDArray[np.bool_]  # (n, c) the labels that apply; all False for numbers
+    unknown: NDArray[np.bool_]  # (n,)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A small special-purpose model on a shared backbone."""
+
+    card: Mapping[str, Any]
+    head: Head
+    calibration: Calibration
+    unknown: Unknown | None
+    thresholds: NDArray[np.float32] | None  # (c,), several labels only
+    folder: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """The model's name in its project."""
+        return str(self.card["name"])
+
+    @property
+    def task(self) -> str:
+        """One of `head.TASKS`."""
+        return str(self.card["task"])
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The label names, in the order of the columns of P."""
+        return tuple(self.card["labels"])
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """The backbone, loaded at first use. Raises ModelError when the one here is not the one trained on."""
+        said = self.card["backbone"]
+        found = backbones.load(said["name"], precision=said["precision"], cut=said["cut"])
+        if found.card.fingerprint != said["fingerprint"]:
+            raise ModelError(
+                f"model {self.name!r} was trained on backbone {said['name']} with fingerprint "
+                f"{said['fingerprint'][:16]}..., but the one here has {found.card.fingerprint[:16]}...: other weights, "
+                "preprocessing or cut would give other features. Install the same backbone, or fit the model anew."
+            )
+        return found
+
+    def answer(self, X: NDArray[np.float32]) -> Answers:
+        """Features (n, d) -> Answers. Needs no backbone."""
+        scores = self.head.scores(X)
+        if self.task == REGRESSION:
+            n = len(scores)
+            unknown = self.unknown.refused(X, scores) if self.unknown else np.zeros(n, bool)
+            return Answers(scores, np.zeros(scores.shape, bool), unknown)
+        P = self.calibration.apply(scores)
+        if self.task == MULTILABEL:
+            assert self.thresholds is not None
+            chosen = self.thresholds[None, :] <= P
+        else:
+            chosen = np.zeros(P.shape, bool)
+            chosen[np.arange(len(P)), P.argmax(1)] = True
+        unknown = self.unknown.refused(X, P) if self.unknown else np.zeros(len(P), bool)
+        return Answers(P, chosen, unknown)
+
+    def features(self, texts: Sequence[str], *, cache: Cache | None = None) -> Features:
+        """Embed texts with this model's backbone, through the cache. Raises InputError on texts that are no texts."""
+        return embed(texts, self.backbone, cache if cache is not None else Cache())
+
+    def predict(self, texts: Sequence[str] | str, *, every: bool = False) -> list[Prediction]:
+        """Predict texts, one Prediction each, in order; `every` fills in the probability of every label."""
+        X = self.features([texts] if isinstance(texts, str) else list(texts)).values
+        return self.predictions(self.answer(X), every=every)
+
+    def predictions(self, answers: Answers, *, every: bool = False) -> list[Prediction]:
+        """Arrays -> one Prediction an example."""
+        if self.task == REGRESSION:
+            return [
+                Prediction(None, None, bool(unknown), value=float(value))
+                for value, unknown in zip(answers.P[:, 0], answers.unknown, strict=True)
+            ]
+        top = answers.P.argmax(1) if len(answers.P) else np.zeros(0, int)
+        found = []
+        for i, best in enumerate(top):
+            several = self.task == MULTILABEL
+            found.append(
+                Prediction(
+                    label=self.labels[best] if not several or answers.chosen[i, best] else None,
+                    probability=float(answers.P[i, best]),
+                    unknown=bool(answers.unknown[i]),
+                    labels=tuple(self.labels[j] for j in np.flatnonzero(answers.chosen[i])) if several else (),
+                    probabilities=dict(zip(self.labels, map(float, answers.P[i]), strict=True)) if every else {},
+                )
+            )
+        return found
+
+    def arrays(self) -> tensors.Arrays:
+        """Everything learned, as named arrays."""
+        arrays = tensors.prefixed(self.head.arrays(), "head")
+        arrays |= tensors.prefixed(self.calibration.arrays(), "calibration")
+        if self.unknown is not None:
+            arrays |= tensors.prefixed(self.unknown.arrays(), "unknown")
+        if self.thresholds is not None:
+            arrays["thresholds"] = self.thresholds
+        return arrays
+
+
+def load(folder: Path) -> Model:
+    """Read a saved model, trusting nothing in it. Raises NotFound or ModelError.
+
+    The features stored with the probes go through the head; other answers than the stored ones are refused.
+    """
+    card = saved.read_card(folder)
+    labels, task, backbone = card.get("labels"), card.get("task"), card.get("backbone")
+    if task not in TASKS or not isinstance(backbone, dict) or not isinstance(card.get("name"), str):
+        raise ModelError(f"{folder / saved.CARD}: task, name or backbone is missing or of no known kind.")
+    if not isinstance(labels, list) or not all(isinstance(x, str) for x in labels) or len(set(labels)) != len(labels):
+        raise ModelError(f"{folder / saved.CARD}: its labels are not a list of different names.")
+    if (task == CLASSIFICATION and len(labels) < 2) or (task == MULTILABEL and not labels):
+        raise ModelError(f"{folder / saved.CARD}: {len(labels)} labels are too few for {task}.")
+    arrays = tensors.load(folder / saved.ARRAYS)
+    thresholds = arrays.get("thresholds")
+    try:
+        model = Model(
+            card=card,
+            head=heads.load(card["head"]["name"]).from_arrays(tensors.part(arrays, "head")),
+            calibration=Calibration.from_arrays(tensors.part(arrays, "calibration")),
+            unknown=Unknown.from_arrays(part) if (part := tensors.part(arrays, "unknown")) else None,
+            thresholds=None if thresholds is None else thresholds.astype(np.float32),
+            folder=folder,
+        )
+        if task == MULTILABEL and (thresholds is None or thresholds.shape != (len(labels),)):
+            raise ValueError("one threshold a label is needed")
+        _, features, expected = saved.read_probes(folder)
+        columns = 1 if task == REGRESSION else len(labels)
+        if features.shape[1] != int(backbone["width"]) or expected.shape[1] != columns:
+            raise ValueError(f"probes of {features.shape[1]} features and {expected.shape[1]} answers do not fit")
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is caught as a difference below
+            answered = model.answer(features).P
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(f"{folder}: its arrays do not make a model: {error}.") from error
+    if answered.shape != expected.shape or not difference(answered, expected) <= TOLERANCE:
+        raise ModelError(f"{folder}: the head does not give the answers that were stored with it.")
+    return model
+
+
+def difference(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    """The largest difference, absolute below 1 and relative above it."""
+    if not expected.size:
+        return 0.0
+    return float(np.max(np.abs(found - expected) / np.maximum(1.0, np.abs(expected))))
+
+
+@dataclass(frozen=True)
+class Replay:
+    """How closely the probes were answered again."""
+
+    probes: int
+    features: float  # largest difference of a feature value
+    answers: float  # largest difference of a probability, or of a number relative to it
+    same_labels: bool
+
+
+def replay(model: Model) -> Replay:
+    """Encode the stored probes anew, past the cache, and compare. Raises ModelError when they differ."""
+    assert model.folder is not None
+    texts, features, expected = saved.read_probes(model.folder)
+    X = model.backbone.encode(texts)
+    answers = model.answer(X)
+    stored = model.answer(features)
+    result = Replay(
+        probes=len(texts),
+        features=difference(X, features),
+        answers=difference(answers.P, expected),
+        same_labels=bool((answers.chosen == stored.chosen).all()),
+    )
+    if not (result.features <= TOLERANCE and result.answers <= 10 * TOLERANCE and result.same_labels):
+        raise ModelError(
+            f"{model.folder}: {result.probes} probes were answered differently than when the model was trained: features "
+            f"by up to {result.features:.2g}, answers by up to {result.answers:.2g}, labels "
+            f"{'the same' if result.same_labels else 'differ'}."
+        )
+    return result

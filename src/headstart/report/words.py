@@ -1,0 +1,147 @@
+"""Facts into safe words and numbers.
+
+Every string that reaches the page passes through `clean`: labels and texts come from strangers. Every number passes
+through `number`: what is missing, null, not finite or of another type is None, and a piece without its number is left out.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from html import escape
+from typing import Any
+
+LABEL = 60  # characters of a label shown
+TEXT = 280  # characters of an example shown
+SENTENCE = 600  # characters of a sentence of ours shown: it may quote a label
+
+THIN = "\u202f"  # narrow no-break space, before a percent sign
+_MARKS = 4  # combining marks kept on one letter; more is decoration that covers its neighbours
+# Characters that reorder or hide what surrounds them are named instead of obeyed. The marks and joiners that Arabic,
+# Hebrew, Persian and emoji need (U+200C to U+200F, U+061C) stay.
+_NAMED = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff\u2060\u200b\u00ad")
+
+Record = Mapping[str, Any]
+
+
+def number(value: object) -> float | None:
+    """A finite number of ordinary size, else None."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return float(value) if abs(value) < 1e15 else None
+
+
+def record(value: object) -> Record:
+    """A JSON object, else an empty one."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def records(value: object) -> list[Record]:
+    """The objects of a JSON array, else nothing."""
+    return [each for each in sequence(value) if isinstance(each, Mapping)]
+
+
+def sequence(value: object) -> Sequence[Any]:
+    """A JSON array, else an empty one."""
+    return value if isinstance(value, list | tuple) else ()
+
+
+def clean(value: object, most: int = LABEL) -> str:
+    """At most `most` visible characters of a string; not yet escaped.
+
+    White space becomes single spaces, control characters their pictures (NUL is ␀), direction overrides and other
+    invisible characters their code points, lone surrogates and noncharacters U+FFFD; marks piled on one letter are cut.
+    """
+    text = value if isinstance(value, str) else "" if value is None else str(value)
+    text = " ".join(text[: 8 * most + 64].split())
+    if not text:
+        return "(empty)"
+    if len(text) > most:
+        text = text[: most - 1].rstrip() + "…"
+    if text.isascii() and text.isprintable():
+        return text
+    kept: list[str] = []
+    marks = 0
+    for c in text:
+        kind = unicodedata.category(c)
+        marks = marks + 1 if kind[0] == "M" else 0
+        if marks > _MARKS:
+            continue
+        code = ord(c)
+        if kind == "Cs" or code & 0xFFFE == 0xFFFE or 0xFDD0 <= code <= 0xFDEF:
+            kept.append("\ufffd")
+        elif kind == "Cc":
+            kept.append(chr(0x2400 + code) if code < 0x20 else "\u2421" if code == 0x7F else f"⟨U+{code:04X}⟩")
+        elif c in _NAMED or 0xE0000 <= code <= 0xE007F:
+            kept.append(f"⟨U+{code:04X}⟩")
+        else:
+            kept.append(c)
+    return "".join(kept)
+
+
+def show(value: object, most: int = LABEL) -> str:
+    """A string for the body of the page: cleaned, escaped, and isolated so that its direction stays its own."""
+    return f"<bdi>{escape(clean(value, most))}</bdi>"
+
+
+def plain(value: object, most: int = LABEL) -> str:
+    """A string for an attribute or an SVG title: cleaned, escaped, isolated by characters instead of an element."""
+    return f"\u2068{escape(clean(value, most))}\u2069"
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """0.874 -> '87.4 %'."""
+    return f"{100 * value:.{digits}f}{THIN}%"
+
+
+def span(low: float, high: float) -> str:
+    """The ends of an interval of shares: '83.1 to 91.0 %'."""
+    return f"{100 * low:.1f} to {100 * high:.1f}{THIN}%"
+
+
+def points(value: float) -> str:
+    """A difference of shares in percentage points, signed: '+1.6'."""
+    return f"{100 * value:+.1f}".replace("-", "−")
+
+
+def count(value: float) -> str:
+    """A count: 10003 -> '10,003'."""
+    return f"{value:,.0f}"
+
+
+def figure(value: float) -> str:
+    """A quantity of unknown size to four digits: '0.7123', '12.35', '1,204'."""
+    if value == 0:
+        return "0"
+    if 1e-4 <= abs(value) < 1e9:
+        digits = max(0, 3 - math.floor(math.log10(abs(value))))
+        return f"{value:,.{digits}f}".replace("-", "−")
+    return f"{value:.3g}".replace("-", "−")
+
+
+def seconds(value: float) -> str:
+    """A duration: '0.4 s', '73 s', '12 min'."""
+    if value < 9.95:
+        return f"{value:.1f}{THIN}s"
+    return f"{value:.0f}{THIN}s" if value < 600 else f"{value / 60:.0f}{THIN}min"
+
+
+def plural(value: float, one: str, many: str | None = None) -> str:
+    """'1 row', '2 rows', '1,204 rows'."""
+    return f"{count(value)} {one if value == 1 else many or one + 's'}"
+
+
+def moment(value: object) -> str:
+    """An ISO 8601 time as a `time` element: '21 November 2026, 04:50 UTC'; any other string as it is."""
+    text = clean(value, 40)
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        return show(text)
+    when = when.replace(tzinfo=UTC) if when.tzinfo is None else when
+    name = when.tzname() or "UTC"
+    return f'<time datetime="{escape(when.isoformat())}">{when.day} {when:%B %Y, %H:%M} {escape(name)}</time>'

@@ -1,0 +1,141 @@
+"""A model as a folder: what is written, and how it is read back without trusting it.
+
+    card.json            task, labels, backbone, head, data, figures, versions, seed; the SHA-256 of every other file
+    head.safetensors     the arrays of head, calibration, thresholds and unknown
+    probes.json          up to 64 inputs
+    probes.safetensors   what the model answered to them when it was made: features and probabilities
+    examples.parquet     the training examples, for `predict --why` (absent when they were not to be kept)
+    facts.json           everything the report shows
+    report.html, README.md
+
+Reading checks the format number, every digest, every array, and replays the probes' features through the head: a
+folder that does not answer as the model did when it was trained is refused. No pickle, no absolute path, no code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart import jsontext, tensors
+from headstart.errors import ModelError, NotFound, near
+
+FORMAT = 1
+ARRAYS, PROBES, PROBE_ARRAYS, EXAMPLES = "head.safetensors", "probes.json", "probes.safetensors", "examples.parquet"
+FACTS, REPORT, README, CARD = "facts.json", "report.html", "README.md", "card.json"
+FILES = frozenset((ARRAYS, PROBES, PROBE_ARRAYS, EXAMPLES, FACTS, REPORT, README))
+LIMIT = 64 << 20  # bytes of one JSON file
+PROBE_COUNT, PROBE_LENGTH = 64, 200  # inputs, characters of each
+
+
+def sha256(path: Path) -> str:
+    """The hex digest of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _card_digest(card: Mapping[str, Any]) -> str:
+    return hashlib.sha256(jsontext.write({k: v for k, v in card.items() if k != "digest"}).encode()).hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON a person can read, with sorted keys."""
+    path.write_text(jsontext.write(value, indent=1) + "\n", "utf-8")
+
+
+def seal(folder: Path, card: Mapping[str, Any]) -> dict[str, Any]:
+    """Write card.json over the files that are there; return the card with `files` and `digest` filled in."""
+    sealed = {**card, "format": FORMAT, "files": {p.name: sha256(p) for p in sorted(folder.iterdir())}}
+    sealed["digest"] = _card_digest(sealed)
+    write_json(folder / CARD, sealed)
+    return sealed
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of a model. Raises ModelError."""
+    try:
+        if path.is_symlink() or not path.is_file():
+            raise ModelError(f"{path}: missing, or not a plain file; the model is incomplete.")
+        if path.stat().st_size > LIMIT:
+            raise ModelError(f"{path}: larger than {LIMIT >> 20} MB; refused.")
+        return jsontext.parse(path.read_text("utf-8"))
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(f"{path}: damaged: {error}.") from error
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """Read and check card.json and the digest of every file it names. Raises NotFound or ModelError."""
+    if not (folder / CARD).exists():
+        siblings = [p.name for p in folder.parent.iterdir()] if folder.parent.is_dir() else []
+        raise NotFound(f"{folder}: no model there (no {CARD})." + near(folder.name, siblings))
+    card = read_json(folder / CARD)
+    if not isinstance(card, dict) or not isinstance(card.get("format"), int):
+        raise ModelError(f"{folder / CARD}: not a model card.")
+    if card["format"] > FORMAT:
+        raise ModelError(
+            f"{folder}: saved in format {card['format']} by headstart {card.get('versions', {}).get('headstart', '?')}; "
+            f"this version reads up to {FORMAT}. Update: pip install -U headstart"
+        )
+    if card.get("digest") != _card_digest(card):
+        raise ModelError(f"{folder / CARD}: changed since it was saved (its digest does not match).")
+    files = card.get("files")
+    if not isinstance(files, dict) or not FILES - {EXAMPLES} <= set(files) or not set(files) <= FILES:
+        raise ModelError(f"{folder / CARD}: its list of files is not that of a model.")
+    for name, digest in files.items():
+        path = folder / name
+        if path.is_symlink() or not path.is_file():
+            raise ModelError(f"{path}: missing, or not a plain file; the model is incomplete.")
+        if sha256(path) != digest:
+            raise ModelError(f"{path}: changed since the model was saved (its SHA-256 does not match the card).")
+    return card
+
+
+def write_probes(
+    folder: Path, texts: Sequence[str], features: NDArray[np.float32], probabilities: NDArray[np.float32]
+) -> None:
+    """Store probe inputs with what the model makes of them: features (p, d), probabilities or numbers (p, c)."""
+    write_json(folder / PROBES, list(texts))
+    tensors.save(folder / PROBE_ARRAYS, {"features": features, "probabilities": probabilities})
+
+
+def read_probes(folder: Path) -> tuple[list[str], NDArray[np.float32], NDArray[np.float32]]:
+    """The probe inputs and the stored answers. Raises ModelError."""
+    texts = read_json(folder / PROBES)
+    arrays = tensors.load(folder / PROBE_ARRAYS)
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise ModelError(f"{folder / PROBES}: not a list of texts.")
+    if set(arrays) != {"features", "probabilities"}:
+        raise ModelError(f"{folder / PROBE_ARRAYS}: holds {sorted(arrays)} instead of features and probabilities.")
+    features, probabilities = arrays["features"], arrays["probabilities"]
+    if features.ndim != 2 or probabilities.ndim != 2 or not len(texts) == len(features) == len(probabilities):
+        raise ModelError(f"{folder / PROBE_ARRAYS}: shapes {features.shape} and {probabilities.shape} do not fit.")
+    return texts, features.astype(np.float32), probabilities.astype(np.float32)
+
+
+def replay_apart(folder: Path) -> subprocess.Popen[str]:
+    """Start a fresh process that loads the folder and replays its probes from the text on."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "headstart.replay", str(folder)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def replayed(process: subprocess.Popen[str], folder: Path) -> None:
+    """Wait for `replay_apart`; raise ModelError when what was saved is not what was trained."""
+    _, said = process.communicate()
+    if process.returncode != 0:
+        raise ModelError(
+            f"{folder}: a fresh process did not get the answers the model gave while it was trained, so it was not "
+            f"saved. {said.strip().splitlines()[-1] if said.strip() else f'exit code {process.returncode}'}"
+        )
