@@ -97,6 +97,7 @@ def fit(
         str | None, typer.Option(help="classification, multilabel or regression.", show_default="found")
     ] = None,
     head: Annotated[str, typer.Option(help="auto, linear, centroid, nearest or ridge.")] = "auto",
+    backbone: Annotated[str, typer.Option(help="The base model: minilm, or fake (hashing, instant).")] = "minilm",
     precision: Annotated[str, typer.Option(help="auto, float32 or int8.")] = "auto",
     balanced: Annotated[bool, typer.Option("--balanced", help="Weigh rare classes as much as common ones.")] = False,
     refuse: Annotated[float, typer.Option(help="Share of good input that may be called unknown.")] = 0.05,
@@ -114,7 +115,7 @@ def fit(
     with _progress(quiet=as_json) as progress:
         model = api.fit(
             data, name=name, test=test, unlabelled=unlabelled, labels=labels, text=text, label=label, names=names,
-            task=task, head=head, precision=precision, balanced=balanced, refuse=refuse, encoding=encoding, seed=seed,
+            task=task, head=head, backbone=backbone, precision=precision, balanced=balanced, refuse=refuse, encoding=encoding, seed=seed,
             keep_examples=keep_examples, project=project, progress=progress,
         )  # fmt: skip
     facts = api.facts(model)

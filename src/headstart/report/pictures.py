@@ -45,9 +45,13 @@ def axis(low: float, high: float, *, share: bool = False, wanted: int = 4, floor
     if high - low < 1e-9 * max(1.0, abs(high)):
         low, high = low - 0.02 * max(0.5, abs(low)), high + 0.02 * max(0.5, abs(high))
     raw = (high - low) / wanted
-    step = next(m * 10 ** math.floor(math.log10(raw)) for m in (1, 2, 5, 10) if m * 10 ** math.floor(math.log10(raw)) >= raw)
+    step = next(
+        m * 10 ** math.floor(math.log10(raw)) for m in (1, 2, 5, 10) if m * 10 ** math.floor(math.log10(raw)) >= raw
+    )
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    values = [k * step for k in range(first, last + 1) if k * step >= floor - 1e-12 and not (share and k * step > 1 + 1e-9)]
+    values = [
+        k * step for k in range(first, last + 1) if k * step >= floor - 1e-12 and not (share and k * step > 1 + 1e-9)
+    ]
     digits = max(0, -math.floor(math.log10(step) + (2 if share else 0) + 1e-9))
     names = [f"{100 * v:.{digits}f}" if share else f"{v:,.{digits}f}".replace("-", "−") for v in values]
     if share:
@@ -85,13 +89,17 @@ def _strip(row: Strip, along: Axis, line: float | None, bar: bool) -> str:
         marks.append(f'<line class="base" x1="{_p(along.at(line))}" x2="{_p(along.at(line))}" y1="0" y2="22"/>')
     if row.low is not None and row.high is not None:
         start, end = along.at(row.low), along.at(row.high)
-        marks.append(f'<rect class="band" x="{_p(start)}" width="{_p(max(end - start, 0.4))}" y="5" height="12" rx="3"/>')
+        marks.append(
+            f'<rect class="band" x="{_p(start)}" width="{_p(max(end - start, 0.4))}" y="5" height="12" rx="3"/>'
+        )
     if row.second is not None:
         marks.append(f'<circle class="hollow" cx="{_p(along.at(row.second))}" cy="11" r="4"/>')
     if row.value is not None:
         where = _p(along.at(row.value))
         marks.append(
-            f'<rect class="bar" width="{where}" y="6" height="10" rx="2"/>' if bar else f'<circle class="dot" cx="{where}" cy="11" r="4.5"/>'
+            f'<rect class="bar" width="{where}" y="6" height="10" rx="2"/>'
+            if bar
+            else f'<circle class="dot" cx="{where}" cy="11" r="4.5"/>'
         )
     tip = f"<title>{row.tip}</title>" if row.tip else ""
     return f'<svg class="strip" aria-hidden="true">{tip}{"".join(marks)}</svg>'
@@ -131,7 +139,9 @@ def _tick(at: float, name: str) -> str:
     return f'<text x="{_p(at)}" y="12" text-anchor="{anchor}">{name}</text>'
 
 
-def gauge(ident: str, value: float, low: float | None, high: float | None, base: tuple[float, str] | None, title: str) -> str:
+def gauge(
+    ident: str, value: float, low: float | None, high: float | None, base: tuple[float, str] | None, title: str
+) -> str:
     """The headline: a share on an axis from 0 to 100 %, its interval, and the baseline it has to beat."""
     parts = [
         '<line class="track" x1="0" x2="100%" y1="34" y2="34"/>',
@@ -149,7 +159,9 @@ def gauge(ident: str, value: float, low: float | None, high: float | None, base:
         said += f". {base[1]}"
     if low is not None and high is not None:
         start, end = SHARE.at(low), SHARE.at(high)
-        parts.append(f'<rect class="band" x="{_p(start)}" width="{_p(max(end - start, 0.5))}" y="23" height="22" rx="5"/>')
+        parts.append(
+            f'<rect class="band" x="{_p(start)}" width="{_p(max(end - start, 0.5))}" y="23" height="22" rx="5"/>'
+        )
         parts.append(f'<text class="end" x="{_p(start)}" y="15" text-anchor="end">{100 * low:.1f}</text>')
         parts.append(f'<text class="end" x="{_p(end)}" y="15" text-anchor="start">{100 * high:.1f}</text>')
         said += f". 95 % interval from {percent(low)} to {percent(high)}"
@@ -207,6 +219,7 @@ def curve(ident: str, known: Sequence[Point], doubled: Point | None, *, share: b
     for p in reversed(every):  # from the right, dropping words that would touch
         if not ticks or ticks[-1][0] - place[p.n] > 11:
             ticks.append((place[p.n], count(p.n)))
+
     def track(marks: Sequence[tuple[float, float]]) -> str:
         return " ".join(f"{x:.2f},{y:.2f}" for x, y in marks)
 
@@ -218,13 +231,21 @@ def curve(ident: str, known: Sequence[Point], doubled: Point | None, *, share: b
     said = "; ".join(f"{number(p.value)} with {count(p.n)} labelled examples" for p in known)
     if doubled is not None:
         x, y = place[doubled.n], level(doubled.value)
-        lines += f'<polyline class="line guess" points="{track([(place[known[-1].n], level(known[-1].value)), (x, y)])}"/>'
+        lines += (
+            f'<polyline class="line guess" points="{track([(place[known[-1].n], level(known[-1].value)), (x, y)])}"/>'
+        )
         if doubled.low is not None and doubled.high is not None:
-            parts.append(f'<line class="whisker" x1="{_p(x)}" x2="{_p(x)}" y1="{_p(level(doubled.low))}" y2="{_p(level(doubled.high))}"/>')
-        parts.append(f'<circle class="hollow" cx="{_p(x)}" cy="{_p(y)}" r="5.5">{_tip(doubled, number, "expected")}</circle>')
+            parts.append(
+                f'<line class="whisker" x1="{_p(x)}" x2="{_p(x)}" y1="{_p(level(doubled.low))}" y2="{_p(level(doubled.high))}"/>'
+            )
+        parts.append(
+            f'<circle class="hollow" cx="{_p(x)}" cy="{_p(y)}" r="5.5">{_tip(doubled, number, "expected")}</circle>'
+        )
         said += f". Expected with {count(doubled.n)}: {number(doubled.value)}"
     for p in known:
-        parts.append(f'<circle class="dot" cx="{_p(place[p.n])}" cy="{_p(level(p.value))}" r="4.5">{_tip(p, number, "measured")}</circle>')
+        parts.append(
+            f'<circle class="dot" cx="{_p(place[p.n])}" cy="{_p(level(p.value))}" r="4.5">{_tip(p, number, "measured")}</circle>'
+        )
     stretched = f'<svg viewBox="0 0 100 100" preserveAspectRatio="none" width="100%" height="100%">{lines}</svg>'
     frame = _frame(up, up, "labelled examples (each step to the right multiplies)", y_name, ticks)
     return f'<div class="padded">{_svg("curve", ident, title, said + ".", frame + stretched + "".join(parts))}</div>'
@@ -259,7 +280,9 @@ def reliability(ident: str, bins: Sequence[Bin]) -> str:
     said = "; ".join(f"sure to {percent(b.confidence)}, right in {percent(b.accuracy)} of {count(b.n)}" for b in bins)
     diagonal = '<line class="base" x1="0" y1="100%" x2="100%" y2="0"/>'
     frame = _frame(SHARE, SHARE, "how sure it was", "how often it was right")
-    return f'<div class="padded square">{_svg("square", ident, "Reliability", said + ".", frame + diagonal + marks)}</div>'
+    return (
+        f'<div class="padded square">{_svg("square", ident, "Reliability", said + ".", frame + diagonal + marks)}</div>'
+    )
 
 
 def scatter(ident: str, pairs: Sequence[tuple[float, float]]) -> str:
@@ -274,7 +297,13 @@ def scatter(ident: str, pairs: Sequence[tuple[float, float]]) -> str:
     return f'<div class="padded square">{_svg("square", ident, "Predicted against true", said, inside)}</div>'
 
 
-def heat(caption: str, labels: Sequence[str], names: Sequence[str], counts: Sequence[Sequence[float]], rest: Sequence[float] | None) -> str:
+def heat(
+    caption: str,
+    labels: Sequence[str],
+    names: Sequence[str],
+    counts: Sequence[Sequence[float]],
+    rest: Sequence[float] | None,
+) -> str:
     """A confusion table: rows are true, columns predicted; shades are shares of the row (blue right, orange wrong).
 
     labels: escaped labels; names: the same for tooltips; counts: (c, c); rest: mistakes of each row that fall outside

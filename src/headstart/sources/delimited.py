@@ -1,0 +1,328 @@
+"""Tables as text with a separator: CSV, TSV, and the same with ; or |.
+
+Python's csv reader does the reading, in strict mode and under watch: left alone it lets a quote that never closes
+swallow the rest of the file, and rows of any width pass.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from headstart.batches import CELL_LIMIT, ROWS, check_columns
+from headstart.errors import DataError
+from headstart.source import Source
+from headstart.textfile import TextFile
+
+CHARACTERS = 1 << 23  # the most characters of a batch
+_NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How cells are told apart. Quotes are doubled inside quotes, or escaped by a backslash, or ordinary characters."""
+
+    delimiter: str
+    quotes: str  # "doubled" | "escaped" | "none"
+
+    def reader(self, lines: Iterable[str]) -> Any:
+        """Python's csv reader for this dialect, strict."""
+        return csv.reader(
+            lines,
+            delimiter=self.delimiter,
+            strict=True,
+            doublequote=self.quotes == "doubled",
+            escapechar="\\" if self.quotes == "escaped" else None,
+            quoting=csv.QUOTE_NONE if self.quotes == "none" else csv.QUOTE_MINIMAL,
+        )
+
+
+@dataclass(frozen=True)
+class Header:
+    """The columns of a file: their names, where they are, and how wide a row may be."""
+
+    names: tuple[str, ...]
+    needed: int  # cells a row must have: up to the last column with a name
+    width: int  # cells of the header, the last ones perhaps without a name
+    given: bool  # False: the first row is data already
+
+
+def read(text: TextFile) -> Source:
+    """A source of one delimited text file. Raises DataError for what its first rows show."""
+    if csv.field_size_limit() < CELL_LIMIT:
+        csv.field_size_limit(CELL_LIMIT)  # a setting of the process; only ever raised
+    dialect, sample = _find_dialect(text)
+    header, notes = _find_header(text.name, dialect, sample)
+    if dialect.quotes != "doubled":
+        how = "by a backslash" if dialect.quotes == "escaped" else "not at all: a quote is an ordinary character"
+        notes = (*notes, f"quotes are escaped {how}" if dialect.quotes == "escaped" else f"cells are quoted {how}")
+    if dialect.delimiter != "," and not (dialect.delimiter == "\t" and text.ending in (".tsv", ".tab")):
+        notes = (f"cells are separated by {_NAMES[dialect.delimiter]}", *notes)
+    said = [*text.notes, *notes]
+    return Source(
+        name=text.name,
+        columns=header.names,
+        batches=lambda: _batches(text, dialect, header, said),
+        digest=text.digest,
+        notes=said,
+    )
+
+
+def _batches(text: TextFile, dialect: Dialect, header: Header, notes: list[str]) -> Iterator[pa.RecordBatch]:
+    """Batches of strings. Adds to `notes` what was left out, when it has been read to the end."""
+    skipped = beyond = first_beyond = 0
+    read_so_far = 0
+    for rows, blank in _Reading(text, dialect, header).chunks():
+        skipped += blank
+        cells = list(zip(*rows, strict=True))
+        for column in cells[header.needed : header.width]:
+            filled = [i for i, cell in enumerate(column) if cell.strip()]
+            if filled and not beyond:
+                first_beyond = read_so_far + filled[0] + 1
+            beyond += len(filled)
+        read_so_far += len(rows)
+        arrays = [pa.array(column, pa.large_string()) for column in cells[: header.needed]]
+        yield pa.RecordBatch.from_arrays(arrays, names=list(header.names))
+    if skipped:
+        notes.append(f"{skipped:,} blank line{'s' * (skipped > 1)} skipped")
+    if header.width > header.needed:
+        what = "all empty" if not beyond else f"{beyond:,} cells there hold something, first in row {first_beyond:,}"
+        count = header.width - header.needed
+        notes.append(f"the last {count} columns have no name and are left out ({what})" if count > 1 else
+                     f"the last column has no name and is left out ({what})")
+
+
+class _Reading:
+    """One reading of a file from its beginning, with the lines of the current chunk kept to explain a fault."""
+
+    def __init__(self, text: TextFile, dialect: Dialect, header: Header) -> None:
+        self.text, self.dialect, self.header = text, dialect, header
+        self.rows = 0  # data rows given so far
+        self.lines = 0  # lines before the current chunk
+        self.recent: list[str] = []  # lines of the current chunk
+        self.characters = 0
+
+    def _feed(self) -> Iterator[str]:
+        for line in self.text.lines():
+            self.recent.append(line)
+            self.characters += len(line)
+            yield line
+
+    def chunks(self) -> Iterator[tuple[list[list[str]], int]]:
+        """Rows, each `width` cells wide, and how many blank lines were skipped among them."""
+        reader = self.dialect.reader(self._feed())
+        if self.header.given:
+            for row in reader:
+                if row:
+                    break
+            self._next_chunk()
+        done = False
+        while not done:
+            rows: list[list[str]] = []
+            done = True
+            try:
+                for row in reader:
+                    rows.append(row)
+                    if len(rows) == ROWS or self.characters > CHARACTERS:
+                        done = False
+                        break
+            except csv.Error as error:
+                raise self._explain(str(error)) from None
+            found = len(rows)
+            rows = self._squared(rows)
+            if rows:
+                yield rows, found - len(rows)
+            self.rows += len(rows)
+            self._next_chunk()
+
+    def _next_chunk(self) -> None:
+        self.lines += len(self.recent)
+        self.recent.clear()
+        self.characters = 0
+
+    def _squared(self, rows: list[list[str]]) -> list[list[str]]:
+        """The rows without blank lines, each as wide as the header. Raises DataError for a ragged one."""
+        width = self.header.width
+        if all(len(row) == width for row in rows):
+            return rows
+        squared = []
+        for row in rows:
+            if not row or (len(row) == 1 and self.header.needed > 1 and not row[0].strip()):
+                continue
+            if len(row) < self.header.needed or any(row[width:]):
+                raise self._ragged(len(squared) + 1, len(row))
+            squared.append((row + [""] * (width - len(row)))[:width])
+        return squared
+
+    def _ragged(self, number: int, cells: int) -> DataError:
+        line, seen = 0, 0
+        reader = self.dialect.reader(self.recent)
+        for row in reader:
+            seen += bool(row) and not (len(row) == 1 and self.header.needed > 1 and not row[0].strip())
+            if seen == number:
+                break
+            line = reader.line_num
+        names = f"{self.header.needed:,} column{'s' * (self.header.needed > 1)}"
+        many = cells > self.header.width
+        return DataError(
+            f"{cells:,} cell{'s' * (cells != 1)} where the header has {names}.",
+            file=self.text.name,
+            line=self.lines + line + 1,
+            row=self.rows + number,
+            todo=f"Put a cell that holds {self.dialect.delimiter!r} in double quotes." if many else
+            "A cell is missing, or a line was broken inside a cell without quotes.",
+        )
+
+    def _explain(self, error: str) -> DataError:
+        """The fault at the end of `recent`: where its record began, and which quote opened there."""
+        reader = self.dialect.reader(self.recent)
+        records = start = 0
+        try:
+            for row in reader:
+                records += bool(row)
+                start = reader.line_num
+        except csv.Error:
+            pass
+        opened, column, size = _last_cell(self.recent[start:], self.dialect)
+        place = {
+            "file": self.text.name,
+            "line": self.lines + start + opened + 1,
+            "row": self.rows + records + 1,
+            "column": self.header.names[column] if column < len(self.header.names) else None,
+        }
+        if "field larger" in error or size > CELL_LIMIT:
+            return DataError(
+                f"a cell of more than {CELL_LIMIT:,} characters, which is the limit.",
+                **place,
+                todo="Shorten it; or, if a quote opens it that never closes, close the quote.",
+            )
+        if "end of data" in error:
+            return DataError(
+                "the quote opened here never closes.", **place, todo="Close it, or double a quote that belongs to the text."
+            )
+        return DataError(
+            f"the quote opened here closes before {_offender(error)} (line {self.lines + len(self.recent):,}).",
+            **place,
+            todo="A quote was left open, or one inside a quoted cell is not doubled.",
+        )
+
+
+def _offender(error: str) -> str:
+    return "something other than the end of the cell" if "expected after" in error else f"a fault ({error})"
+
+
+def _last_cell(lines: list[str], dialect: Dialect) -> tuple[int, int, int]:
+    """Where the last quoted cell of a faulty record opens: line offset, column, and how many characters follow it."""
+    opened, column, at, size = 0, 0, 0, 0
+    quoted, fresh, escaped, after = False, True, False, False
+    for offset, line in enumerate(lines):
+        for character in line:
+            if quoted:
+                size += 1
+                if escaped:
+                    escaped = False
+                elif character == "\\" and dialect.quotes == "escaped":
+                    escaped = True
+                elif character == '"':
+                    quoted, after = False, True
+                continue
+            if after and character == '"' and dialect.quotes == "doubled":
+                quoted, after = True, False
+                continue
+            if after and character not in (dialect.delimiter, "\r", "\n"):
+                return opened, column, size
+            after = False
+            if character == dialect.delimiter:
+                at, fresh = at + 1, True
+            elif character == '"' and fresh and dialect.quotes != "none":
+                quoted, fresh, opened, column, size = True, False, offset, at, 0
+            else:
+                size = 1 if fresh else size + 1
+                column, opened, fresh = (at, offset, False) if fresh else (column, opened, False)
+                if size > CELL_LIMIT:
+                    return opened, column, size
+    return opened, column, size
+
+
+def _find_dialect(text: TextFile) -> tuple[Dialect, list[list[str]]]:
+    """The separator and the quoting under which the first rows are most alike, and those rows."""
+    head = text.head
+    if not text.whole:
+        head = head[: max(head.rfind("\n"), head.rfind("\r")) + 1] or head
+    favourite = "\t" if text.ending in (".tsv", ".tab") else "|" if text.ending == ".psv" else ","
+    best: tuple[tuple[float, ...], Dialect, list[list[str]]] | None = None
+    for quotes in ("doubled", "escaped", "none"):
+        for delimiter in _NAMES:
+            if quotes == "none" and delimiter != "\t":
+                continue
+            dialect = Dialect(delimiter, quotes)
+            rows, whole = _parse(head, dialect, text.whole)
+            if not rows:
+                continue
+            needed = _needed(rows[0])
+            if needed < 2 and delimiter != favourite:
+                continue
+            fit = sum(len(row) >= needed and not any(row[len(rows[0]) :]) for row in rows) / len(rows)
+            score = (needed > 1, whole, round(fit, 2), quotes == "doubled", delimiter == favourite, needed)
+            if best is None or score > best[0]:
+                best = score, dialect, rows
+    if best is None:
+        dialect = Dialect(favourite, "doubled")
+        return dialect, _parse(head, dialect, text.whole)[0]
+    return best[1], best[2]
+
+
+def _parse(head: str, dialect: Dialect, complete: bool) -> tuple[list[list[str]], bool]:
+    """The rows of the head, without blank lines, and whether it could be read without a fault."""
+    rows: list[list[str]] = []
+    try:
+        for row in dialect.reader(io.StringIO(head, newline="")):
+            if row:
+                rows.append(row)
+    except csv.Error as error:
+        return rows, not complete and "end of data" in str(error)  # cut within a cell that may close later
+    return rows, True
+
+
+def _needed(header: list[str]) -> int:
+    return max((i + 1 for i, cell in enumerate(header) if cell.strip()), default=0)
+
+
+def _find_header(name: str, dialect: Dialect, rows: list[list[str]]) -> tuple[Header, tuple[str, ...]]:
+    if not rows:
+        raise DataError(
+            "the first quote never closes, or the first row is too long.", file=name, line=1, todo="Repair the header."
+        )
+    first, rest = rows[0], rows[1:]
+    repeated = _repeated(first, rest)
+    if repeated is not None:
+        names = tuple(f"column_{i + 1}" for i in range(len(first)))
+        times = sum(row[repeated : repeated + 1] == [first[repeated]] for row in rest)
+        note = (
+            f"the first line is data and not column names ({first[repeated]!r} comes again {times:,} times below it in its"
+            f" first {len(rest):,} rows); the columns are called {', '.join(names[:3])}{', ...' * (len(names) > 3)}"
+        )
+        return Header(check_columns(name, names), len(first), len(first), given=False), (note,)
+    needed = _needed(first)
+    if needed == 0:
+        raise DataError("the header has no column names.", file=name, line=1, todo="Write them into the first line.")
+    names = tuple(cell.strip() or f"column_{i + 1}" for i, cell in enumerate(first[:needed]))
+    unnamed = [n for n, cell in zip(names, first, strict=False) if not cell.strip()]
+    notes = (f"columns without a name are called {', '.join(unnamed)}",) if unnamed else ()
+    return Header(check_columns(name, names), needed, len(first), given=True), notes
+
+
+def _repeated(first: list[str], rest: list[list[str]]) -> int | None:
+    """The column in which the first row's cell comes again among few values, so that the row is data; else None."""
+    if len(rest) < 3:
+        return None
+    for i, cell in enumerate(first):
+        values = [row[i] for row in rest if i < len(row)]
+        if cell.strip() and values.count(cell) >= 2 and len(set(values)) <= len(values) / 2:
+            return i
+    return None

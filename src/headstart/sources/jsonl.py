@@ -1,0 +1,268 @@
+"""JSON lines: one value a line; or one JSON array of such values.
+
+A value is an object (its keys are the columns), a text, or a list of a text and its label. The keys seen in the first
+ROWS rows are the columns; a key that first comes later is left out, and said.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from headstart import jsontext
+from headstart.batches import ROWS, check_columns
+from headstart.errors import DataError
+from headstart.source import Source
+from headstart.textfile import LINE_LIMIT, TextFile
+
+CHARACTERS = 1 << 23  # the most characters of a batch
+PAIR = ("text", "label")
+
+_SPACE = " \t\r\n"
+_extent = json.JSONDecoder()  # finds where a value ends; jsontext then judges it
+
+Row = dict[str, Any]
+
+
+def read(text: TextFile) -> Source:
+    """A source of one JSON file. Reads the first rows; raises DataError for what they show."""
+    first = next(_chunks(text), [])
+    if not first:
+        raise DataError("no rows: the array is empty.", file=text.name)
+    names: dict[str, None] = {}
+    for row in first:
+        names.update(dict.fromkeys(row))
+    columns = check_columns(text.name, names)
+    notes = list(text.notes)
+    return Source(
+        name=text.name,
+        columns=columns,
+        batches=lambda: _batches(text, columns, notes),
+        digest=text.digest,
+        notes=notes,
+    )
+
+
+def to_array(values: list[Any]) -> pa.Array:
+    """JSON values as one Arrow array: texts, numbers, booleans or lists of them; what is mixed becomes its JSON text."""
+    kinds = {type(value) for value in values} - {type(None)}
+    if kinds <= {str}:
+        return pa.array(values, pa.large_string())
+    if kinds in ({int}, {bool}) or kinds <= {int, float}:
+        try:
+            return pa.array(values, pa.float64() if float in kinds else None)
+        except (pa.ArrowInvalid, OverflowError):
+            pass
+    elif kinds == {list}:
+        inner = {type(item) for value in values if value for item in value}
+        if inner <= {str}:
+            return pa.array(values, pa.large_list(pa.large_string()))
+        if inner in ({int}, {bool}, {float}):
+            try:
+                return pa.array(values)
+            except (pa.ArrowInvalid, OverflowError):
+                pass
+    return pa.array([v if v is None or isinstance(v, str) else jsontext.write(v) for v in values], pa.large_string())
+
+
+def _batches(text: TextFile, columns: tuple[str, ...], notes: list[str]) -> Iterator[pa.RecordBatch]:
+    known = frozenset(columns)
+    late: dict[str, list[int]] = {}
+    done = 0
+    for rows in _chunks(text):
+        for number, row in enumerate(rows, done + 1):
+            if not row.keys() <= known:
+                for key in row.keys() - known:
+                    late.setdefault(key, [number, 0])[1] += 1
+        arrays = [to_array([row.get(name) for row in rows]) for name in columns]
+        yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
+        done += len(rows)
+    for key, (first, count) in sorted(late.items()):
+        notes.append(f"the key {key!r} first comes in row {first:,} and is left out ({count:,} rows have it)")
+
+
+def _chunks(text: TextFile) -> Iterator[list[Row]]:
+    """Rows in pieces of at most ROWS rows and about CHARACTERS characters."""
+    rows: list[Row] = []
+    characters = 0
+    for line, value, size in _array(text) if _is_array(text) else _lines(text):
+        rows.append(_row(value, text.name, line))
+        characters += size
+        if len(rows) == ROWS or characters > CHARACTERS:
+            yield rows
+            rows, characters = [], 0
+    if rows:
+        yield rows
+
+
+def _row(value: Any, name: str, line: int) -> Row:
+    if isinstance(value, dict) and value:
+        return value
+    if isinstance(value, str):
+        return {PAIR[0]: value}
+    if isinstance(value, list) and len(value) == 2 and isinstance(value[0], str):
+        return dict(zip(PAIR, value, strict=True))
+    what = {dict: "an object without keys", list: f"a list of {len(value) if isinstance(value, list) else 0}"}
+    raise DataError(
+        f"{what.get(type(value), 'a ' + _name(value))} is not a row.",
+        file=name,
+        line=line,
+        todo='A row is an object such as {"text": "...", "label": "..."}.',
+    )
+
+
+def _name(value: Any) -> str:
+    return "null" if value is None else "truth value" if isinstance(value, bool) else "number"
+
+
+def _lines(text: TextFile) -> Iterator[tuple[int, Any, int]]:
+    number = 0
+    for line in text.lines():
+        number += 1
+        stripped = line.strip(_SPACE)
+        if not stripped:
+            continue
+        try:
+            yield number, jsontext.parse(stripped), len(line)
+        except ValueError as error:
+            cut = not line.endswith(("\n", "\r"))
+            raise _fault(error, stripped, text.name, number, cut=cut) from None
+
+
+def _fault(error: ValueError, piece: str, name: str, line: int, *, cut: bool) -> DataError:
+    reason = str(error)
+    todo = None
+    if isinstance(error, json.JSONDecodeError):
+        reason = f"{error.msg} at character {error.pos + 1:,}"
+        if error.msg == "Extra data":
+            reason = f"more follows the first value, at character {error.pos + 1:,}"
+            todo = "Put one value on a line."
+        elif piece in ("{", "["):
+            todo = "JSON lines have a whole object on each line; or make the file one array of objects."
+    elif "integer string conversion" in reason:
+        reason = "a number of more than 4,300 digits"
+    if cut and todo is None:
+        return DataError(f"the last line is cut off or not JSON: {reason}.", file=name, line=line)
+    return DataError(f"this is not JSON: {reason}.", file=name, line=line, todo=todo)
+
+
+def _is_array(text: TextFile) -> bool:
+    """Whether the file is one array; not so if its first line is a whole array and another line follows."""
+    start = text.head.lstrip(_SPACE)
+    if not start.startswith("["):
+        return False
+    first, _, rest = start.partition("\n")
+    if not rest.strip(_SPACE):
+        try:
+            value = jsontext.parse(first.strip(_SPACE))
+        except ValueError:
+            return True
+        return not (len(value) == 2 and isinstance(value[0], str) and not isinstance(value[1], str | dict | list))
+    try:
+        jsontext.parse(first.strip(_SPACE))
+    except ValueError:
+        return True
+    return False
+
+
+def _array(text: TextFile) -> Iterator[tuple[int, Any, int]]:
+    """The elements of one array, without holding more than one and a block of text."""
+    reader = _Window(text)
+    reader.skip("[")
+    if reader.peek() == "]":
+        reader.skip("]")
+    else:
+        while True:
+            line, piece = reader.value()
+            try:
+                yield line, jsontext.parse(piece), len(piece)
+            except ValueError as error:
+                raise _fault(error, piece, text.name, line, cut=False) from None
+            if reader.peek() == "]":
+                reader.skip("]")
+                break
+            reader.skip(",")
+    if reader.peek():
+        raise DataError(
+            "something follows the end of the array.", file=text.name, line=reader.line, todo="One array is one file."
+        )
+
+
+class _Window:
+    """A piece of the text that moves forward: what is before `at` has been read."""
+
+    def __init__(self, text: TextFile) -> None:
+        self.name = text.name
+        self.lines = text.lines()
+        self.buffer, self.at, self.line = "", 0, 1
+
+    def more(self) -> bool:
+        """Take in more lines; False at the end of the file."""
+        parts = [self.buffer[self.at :]]
+        size = 0
+        for line in self.lines:
+            parts.append(line)
+            size += len(line)
+            if size > 1 << 16:
+                break
+        self.buffer, self.at = "".join(parts), 0
+        return size > 0
+
+    def peek(self) -> str:
+        """The next character that is not space, or '' at the end."""
+        while True:
+            while self.at < len(self.buffer):
+                character = self.buffer[self.at]
+                if character not in _SPACE:
+                    return character
+                self.line += character == "\n"
+                self.at += 1
+            if not self.more():
+                return ""
+
+    def skip(self, wanted: str) -> None:
+        """Step over one character that must be next."""
+        found = self.peek()
+        if found != wanted:
+            said = f"{found!r}" if found else "the end of the file"
+            raise DataError(
+                f"{said} where {wanted!r} is expected; the array is cut off or damaged.", file=self.name, line=self.line
+            )
+        self.at += 1
+
+    def value(self) -> tuple[int, str]:
+        """The line and the text of the next value."""
+        self.peek()
+        while True:
+            try:
+                _, end = _extent.raw_decode(self.buffer, self.at)
+                if end < len(self.buffer) or not self.more():
+                    break
+            except RecursionError:
+                raise DataError("this is not JSON: it is nested too deeply.", file=self.name, line=self.line) from None
+            except ValueError as error:
+                if len(self.buffer) - self.at > LINE_LIMIT:
+                    raise DataError(
+                        f"a value of more than {LINE_LIMIT:,} characters, or one that is never closed.",
+                        file=self.name,
+                        line=self.line,
+                    ) from None
+                if not self.more():
+                    raise self._broken(error) from None
+        line, piece = self.line, self.buffer[self.at : end]
+        self.line += piece.count("\n")
+        self.at = end
+        return line, piece
+
+    def _broken(self, error: ValueError) -> DataError:
+        if isinstance(error, json.JSONDecodeError):
+            line = self.line + self.buffer.count("\n", self.at, error.pos)
+            reason = error.msg
+            if error.pos >= len(self.buffer.rstrip(_SPACE)):
+                reason += "; the file is cut off"
+            return DataError(f"this is not JSON: {reason}.", file=self.name, line=line)
+        return _fault(error, "", self.name, self.line, cut=False)
+

@@ -1,0 +1,135 @@
+"""What the figures mean, in sentences: facts in, sentences out, the most important first.
+
+`facts` is the dictionary that `proof` makes and the report shows; docs/report.md explains every piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Facts = Mapping[str, Any]
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _range(figures: Facts) -> str:
+    return f"{100 * figures['low']:.1f} to {100 * figures['high']:.1f}"
+
+
+def sentences(facts: Facts) -> list[str]:
+    """The verdict on a model; the first sentence says how good it is."""
+    if facts["estimate"] is None and facts["test"] is None:
+        found = [_unproven(facts)]
+    elif facts["task"] == "regression":
+        found = [_number(facts)]
+    elif facts["task"] == "multilabel":
+        found = [_several(facts)]
+    else:
+        found = [_one_label(facts), *_against_majority(facts)]
+    found += _curve(facts)
+    found += _weak(facts)
+    found += _suspects(facts)
+    found += _unknown(facts)
+    found += _overlap(facts)
+    if facts["head"].get("tie"):
+        found.append(facts["head"]["tie"])
+    return found
+
+
+def _shown(facts: Facts) -> tuple[Facts, str]:
+    if facts["test"] is not None:
+        return facts["test"], f"the {facts['test']['n']:,} test rows"
+    return facts["estimate"], f"texts like these ({facts['estimate']['n']:,} examples, {facts['estimate']['how']})"
+
+
+def _unproven(facts: Facts) -> str:
+    if facts["head"]["name"] == "prior":
+        return (
+            "A zero-shot model: it knows only the label names, nothing was measured. Label 8 examples a class and fit "
+            "again to know how good it is."
+        )
+    return (
+        f"Nothing could be measured: {facts['data']['used']:,} examples are too few to hold any out. "
+        "Label at least 2, better 8, a class, or give --test."
+    )
+
+
+def _one_label(facts: Facts) -> str:
+    figures, where = _shown(facts)
+    line = f"Right on {_percent(figures['accuracy'])} of {where}; 95 % interval {_range(figures)}."
+    if figures["n"] < 100:
+        line += f" With {figures['n']} examples that is a rough figure."
+    return line
+
+
+def _several(facts: Facts) -> str:
+    figures, where = _shown(facts)
+    half = figures.get("at_half")
+    line = (
+        f"Micro F1 {_percent(figures['micro_f1'])}, macro F1 {_percent(figures['macro_f1'])}, every label right on "
+        f"{_percent(figures['accuracy'])} ({_range(figures)}) of {where}."
+    )
+    if half:
+        line += f" Without tuned thresholds: {_percent(half['micro_f1'])} and {_percent(half['macro_f1'])}."
+    return line
+
+
+def _number(facts: Facts) -> str:
+    figures, where = _shown(facts)
+    return (
+        f"R² {figures['r2']:.3f} (95 % interval {figures['low']:.3f} to {figures['high']:.3f}) on {where}; off by "
+        f"{figures['mae']:.4g} on average, where always saying the median is off by {figures['baseline_mae']:.4g}."
+    )
+
+
+def _against_majority(facts: Facts) -> list[str]:
+    classes = facts["data"]["classes"]
+    total = sum(row["n"] for row in classes)
+    if not total:
+        return []
+    common = max(classes, key=lambda row: row["n"])
+    share = common["n"] / total
+    figures, _ = _shown(facts)
+    line = f"Always saying {common['label']!r} would be right on {_percent(share)}."
+    if figures["low"] <= share:
+        return [line + " The model is not shown to be better than that: these texts may not tell the labels apart."]
+    return [line] if share >= 0.3 else []
+
+
+def _curve(facts: Facts) -> list[str]:
+    return [facts["curve"]["says"]] if facts.get("curve") else []
+
+
+def _weak(facts: Facts) -> list[str]:
+    rows = [row for row in facts.get("per_class") or [] if row["n"] >= 5]
+    if len(rows) < 3 or not facts["estimate"]:
+        return []
+    weak = sorted(rows, key=lambda row: row["f1"])[:3]
+    if weak[0]["f1"] > 0.9:
+        return []
+    return ["Weakest: " + ", ".join(f"{row['label']} (F1 {_percent(row['f1'])}, n {row['n']})" for row in weak) + "."]
+
+
+def _suspects(facts: Facts) -> list[str]:
+    n = len(facts.get("suspects") or [])
+    if not n:
+        return []
+    return [f"{n} label{'s look' if n > 1 else ' looks'} wrong; the report lists them. Correct them and fit again."]
+
+
+def _unknown(facts: Facts) -> list[str]:
+    return [facts["unknown"]["says"]] if facts.get("unknown") else []
+
+
+def _overlap(facts: Facts) -> list[str]:
+    overlap = facts["data"].get("test_overlap")
+    if not overlap:
+        return []
+    line = f"{overlap:,} test rows also occur in the training data, so the test figure flatters."
+    apart = facts["test"].get("apart")
+    if apart:
+        line += f" Without them: {_percent(apart['accuracy'])} ({_range(apart)}, n = {apart['n']:,})."
+    return [line]

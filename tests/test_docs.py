@@ -1,0 +1,59 @@
+"""Everything the documentation shows is run, in the order it is shown."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from conftest import ROOT
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(console|python)\n(.*?)^```", re.S | re.M)
+
+
+def blocks(page):
+    return [(match[1], match[2]) for match in BLOCK.finditer(page.read_text("utf-8"))]
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda p: p.name)
+def test_the_page_runs(page, tmp_path):
+    for name in ("tickets.csv", "test.csv", "new.csv"):
+        shutil.copy(ROOT / "examples" / "tickets" / name, tmp_path / name)
+    if page.name != "fit.md":
+        run(["headstart", "fit", "tickets.csv"], tmp_path)
+    for kind, code in blocks(page):
+        if kind == "python":
+            run([sys.executable, "-c", code], tmp_path)
+            continue
+        for line in code.splitlines():
+            if line.startswith("$ headstart "):
+                run(shlex.split(line[2:]), tmp_path)
+
+
+def run(command, cwd):
+    if command[0] == "headstart":
+        command = [sys.executable, "-m", *command]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+
+
+def test_every_command_and_flag_is_documented():
+    from headstart.cli import app
+
+    text = "\n".join(page.read_text("utf-8") for page in PAGES)
+    for name, command in typer.main.get_command(app).commands.items():
+        assert f"headstart {name}" in text or f"`{name}`" in text, name
+        for parameter in command.params:
+            for flag in parameter.opts:
+                if flag.startswith("--") and flag != "--help":
+                    assert flag in text, f"{name} {flag}"
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"

@@ -1,0 +1,273 @@
+"""A saved model: what is saved is what was trained, and nothing damaged or hostile is believed."""
+
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import headstart
+from conftest import sentences
+from headstart import saved, tensors
+from headstart.errors import HeadstartError, ModelError, NotFound
+from headstart.model import load, replay
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    project = tmp_path_factory.mktemp("project")
+    model = headstart.fit(sentences(90), name="easy", project=project, backbone="fake")
+    return model.folder
+
+
+@pytest.fixture
+def copy(folder, tmp_path):
+    return shutil.copytree(folder, tmp_path / "v1")
+
+
+def test_the_folder_holds_only_what_a_model_is(folder):
+    assert {p.name for p in folder.iterdir()} == saved.FILES | {saved.CARD}
+    card = json.loads((folder / "card.json").read_text())
+    assert card["format"] == 1
+    assert card["task"] == "classification"
+    assert card["labels"] == ["bird", "fruit", "metal"]
+    assert card["backbone"]["licence"]
+    assert card["data"]["digest"]
+    assert card["seed"] == 0
+    assert str(folder.parent) not in (folder / "card.json").read_text()
+    assert "model-index" in (folder / "README.md").read_text()
+
+
+def test_loaded_equals_trained(folder):
+    model = load(folder)
+    texts = [text for text, _ in sentences(30, seed=5)]
+    again = load(folder)
+    assert model.predict(texts) == again.predict(texts)
+    result = replay(model)
+    assert result.probes == 64
+    assert result.features <= 1e-6
+    assert result.answers <= 1e-6
+    assert result.same_labels
+
+
+def test_identical_runs_give_identical_arrays(tmp_path):
+    one = headstart.fit(sentences(60), name="a", project=tmp_path / "1", backbone="fake")
+    two = headstart.fit(sentences(60), name="a", project=tmp_path / "2", backbone="fake")
+    for name in (saved.ARRAYS, saved.PROBE_ARRAYS, saved.PROBES):
+        assert (one.folder / name).read_bytes() == (two.folder / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", sorted(saved.FILES | {saved.CARD}))
+def test_every_flipped_bit_is_found(copy, name):
+    path = copy / name
+    content = bytearray(path.read_bytes())
+    draw = np.random.default_rng(0)
+    for at in draw.integers(0, len(content), 5):
+        damaged = bytearray(content)
+        damaged[at] ^= 1 << int(draw.integers(0, 8))
+        path.write_bytes(damaged)
+        with pytest.raises(ModelError):
+            load(copy)
+    path.write_bytes(content)
+    load(copy)
+
+
+@pytest.mark.parametrize("name", sorted(saved.FILES | {saved.CARD}))
+def test_truncated_and_missing_files_are_named(copy, name):
+    path = copy / name
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(ModelError):
+        load(copy)
+    path.unlink()
+    with pytest.raises((ModelError, NotFound), match=name.replace(".", r"\.")):
+        load(copy)
+
+
+def resealed(copy, change):
+    """Change the folder and sign it again, as someone with bad intent would."""
+    card = json.loads((copy / "card.json").read_text())
+    change(card)
+    (copy / "card.json").unlink()
+    card.pop("digest")
+    version = card["format"]
+    for path in copy.iterdir():
+        assert path.is_file() or path.is_symlink()
+    sealed = {**card, "files": {p.name: saved.sha256(p) for p in sorted(copy.iterdir())}, "format": version}
+    sealed["digest"] = saved._card_digest(sealed)
+    saved.write_json(copy / "card.json", sealed)
+
+
+def rewrite(copy, change):
+    arrays = tensors.load(copy / saved.ARRAYS)
+    change(arrays)
+    tensors.save(copy / saved.ARRAYS, arrays)
+
+
+def test_a_newer_format_says_to_update(copy):
+    resealed(copy, lambda card: card.update(format=99))
+    with pytest.raises(ModelError, match=r"format 99.*up to 1.*pip install -U"):
+        load(copy)
+
+
+def hostile_nan(copy, card):
+    def change(arrays):
+        name = next(n for n in arrays if arrays[n].dtype == np.float32)
+        arrays[name] = np.full_like(arrays[name], np.nan)
+
+    arrays = tensors.load(copy / saved.ARRAYS)
+    change(arrays)
+    tensors.save(copy / saved.ARRAYS, arrays)
+
+
+def hostile_shape(copy, card):
+    rewrite(copy, lambda arrays: arrays.update({n: a[..., :-1] for n, a in arrays.items() if n.startswith("head.")}))
+
+
+def hostile_swap(copy, card):
+    rewrite(copy, lambda arrays: arrays.update({n: -a for n, a in arrays.items() if n.startswith("head.")}))
+
+
+def hostile_huge(copy, card):
+    rewrite(
+        copy,
+        lambda arrays: arrays.update(
+            {n: np.full_like(a, 1e38) for n, a in arrays.items() if n.startswith("head.") and a.dtype == np.float32}
+        ),
+    )
+
+
+def hostile_missing(copy, card):
+    rewrite(copy, lambda arrays: [arrays.pop(n) for n in list(arrays) if n.startswith("head.")])
+
+
+def hostile_duplicate_label(copy, card):
+    card["labels"] = ["bird", "bird", "metal"]
+
+
+def hostile_one_label(copy, card):
+    card["labels"] = ["bird"]
+
+
+def hostile_labels(copy, card):
+    card["labels"] = {"a": 1}
+
+
+def hostile_head(copy, card):
+    card["head"]["name"] = "../../evil"
+
+
+def hostile_task(copy, card):
+    card["task"] = "x"
+
+
+def hostile_width(copy, card):
+    card["backbone"]["width"] = 10**9
+
+
+def hostile_extra_file(copy, card):
+    (copy / "evil.py").write_text("print('no')")
+
+
+def hostile_duplicate_tensor(copy, card):
+    entry = '{"dtype":"F32","shape":[1],"data_offsets":[0,4]}'
+    header = f'{{"a":{entry},"a":{entry}}}'.encode()
+    (copy / saved.ARRAYS).write_bytes(struct.pack("<Q", len(header)) + header + b"\0" * 4)
+
+
+def hostile_header(copy, card):
+    (copy / saved.ARRAYS).write_bytes(struct.pack("<Q", 5 << 20) + b"{}" + b" " * (5 << 20))
+
+
+def hostile_pickle(copy, card):
+    (copy / saved.ARRAYS).write_bytes(b"\x80\x04cos\nsystem\n(S'touch /tmp/owned'\ntR.")
+
+
+HOSTILE = {name: change for name, change in globals().items() if name.startswith("hostile_")}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_folders_are_refused(copy, name):
+    resealed(copy, lambda card: HOSTILE[name](copy, card))
+    with pytest.raises(ModelError) as caught:
+        load(copy)
+    assert len(str(caught.value)) > 20
+
+
+def test_card_paths_outside_the_folder_are_refused(copy):
+    card = json.loads((copy / "card.json").read_text())
+    card["files"]["../../../etc/passwd"] = card["files"].pop("README.md")
+    card["digest"] = saved._card_digest(card)
+    saved.write_json(copy / "card.json", card)
+    with pytest.raises(ModelError, match="list of files"):
+        load(copy)
+
+
+def test_a_link_is_no_file_of_a_model(copy, tmp_path):
+    shutil.move(copy / "facts.json", tmp_path / "elsewhere.json")
+    (copy / "facts.json").symlink_to(tmp_path / "elsewhere.json")
+    with pytest.raises(ModelError, match=r"facts\.json.*plain file"):
+        load(copy)
+
+
+def test_another_backbone_is_refused_by_fingerprint(copy):
+    resealed(copy, lambda card: card["backbone"].update(fingerprint="0" * 64))
+    with pytest.raises(ModelError, match="fingerprint 0000"):
+        load(copy).predict(["apple"])
+
+
+def test_what_answers_differently_is_not_saved(tmp_path, monkeypatch):
+    real = saved.write_probes
+
+    def tampered(folder, texts, features, probabilities):
+        real(folder, texts, features, probabilities[::-1].copy())
+
+    monkeypatch.setattr(saved, "write_probes", tampered)
+    with pytest.raises(ModelError, match="not saved"):
+        headstart.fit(sentences(60), name="easy", project=tmp_path, backbone="fake")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_loading_and_predicting_open_no_socket(folder):
+    script = (
+        "import sys\n"
+        "def audit(event, args):\n"
+        "    if event.startswith('socket.'): sys.exit('network: ' + event)\n"
+        "sys.addaudithook(audit)\n"
+        "import headstart\n"
+        f"print(headstart.load({str(folder)!r}).predict(['apple pear'])[0].label)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "fruit"), done.stderr
+
+
+def test_old_formats_stay_readable():
+    """Every model ever saved in tests/saved/ must load and answer its probes."""
+    from conftest import ROOT
+
+    folders = sorted((ROOT / "tests" / "saved").iterdir())
+    assert folders
+    for one in folders:
+        assert replay(load(one)).same_labels
+
+
+def test_every_refusal_is_ours(copy):
+    """Random damage to a resealed folder ends in our error or in a model, never in another exception."""
+    draw = np.random.default_rng(1)
+    original = {p.name: p.read_bytes() for p in copy.iterdir()}
+    for _ in range(40):
+        name = draw.choice([saved.ARRAYS, saved.PROBES, saved.PROBE_ARRAYS])
+        content = bytearray(original[name])
+        for at in draw.integers(0, len(content), 3):
+            content[at] = int(draw.integers(0, 256))
+        (copy / name).write_bytes(content)
+        resealed(copy, lambda card: None)
+        try:
+            load(copy)
+        except HeadstartError:
+            pass
+        (copy / name).write_bytes(original[name])
+    assert os.path.exists(copy)
