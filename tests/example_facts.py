@@ -127,7 +127,13 @@ def classification(
         curve.append({"n": int(n * part), "accuracy": reached, "low": low_, "high": high_})
     later = accuracy + 0.017
     gains = [
-        {"label": r["label"], "n": r["n"], "recall": r["recall"], "recall_half": r["recall"] * g, "gain": r["recall"] * (1 - g)}
+        {
+            "label": r["label"],
+            "n": r["n"],
+            "recall": r["recall"],
+            "recall_half": r["recall"] * g,
+            "gain": r["recall"] * (1 - g),
+        }
         for r, g in zip(per_class, rng.uniform(0.85, 1.0, c), strict=True)
     ]
     return _rounded(
@@ -174,7 +180,14 @@ def classification(
                 "pool": False,
                 "why": "Best accuracy on folds; the nearest centroid is 3.1 points lower.",
                 "candidates": [
-                    {"head": h, "strength": s, "pool": pool, "accuracy": a, "low": _interval(a, n)[0], "high": _interval(a, n)[1]}
+                    {
+                        "head": h,
+                        "strength": s,
+                        "pool": pool,
+                        "accuracy": a,
+                        "low": _interval(a, n)[0],
+                        "high": _interval(a, n)[1],
+                    }
                     for h, s, pool, a in (
                         ("linear", 3.0, False, accuracy),
                         ("linear", 3.0, True, accuracy - 0.004),
@@ -187,7 +200,9 @@ def classification(
             "verdict": [
                 f"It answers {100 * accuracy:.0f} of 100 new rows rightly, give or take {50 * (high - low):.0f}.",
                 f"Always answering '{labels[int(sizes.argmax())]}' would reach {100 * sizes.max() / n:.0f} of 100.",
-                f"It mixes up '{confused[0]['true']}' and '{confused[0]['predicted']}' most." if confused else "No mistakes.",
+                f"It mixes up '{confused[0]['true']}' and '{confused[0]['predicted']}' most."
+                if confused
+                else "No mistakes.",
                 "11 labels look wrong; looking at them is the cheapest way to a better model.",
                 "Twice the labels would bring about 1.7 points.",
             ],
@@ -215,8 +230,8 @@ def classification(
                 "caught_low": 0.62,
                 "caught_high": 0.79,
                 "per_class": [{"label": r["label"], "caught": rng.uniform(0.4, 0.98), "n": r["n"]} for r in per_class],
-                "says": "About 71 of 100 inputs of a subject it has never seen are answered with 'unknown', at the cost of 5 of "
-                "100 good ones.",
+                "says": "About 71 of 100 inputs of a subject it has never seen are answered with 'unknown', "
+                "at the cost of 5 of 100 good ones.",
             },
             "curve": {
                 "points": curve,
@@ -253,7 +268,16 @@ def two() -> Facts:
 def many() -> Facts:
     """Seventy-seven labels with long names."""
     kinds = ("card", "transfer", "top up", "cash withdrawal", "exchange rate", "identity", "refund")
-    states = ("pending", "declined", "not recognised", "fee charged", "reverted", "limits", "arrival estimate", "failed")
+    states = (
+        "pending",
+        "declined",
+        "not recognised",
+        "fee charged",
+        "reverted",
+        "limits",
+        "arrival estimate",
+        "failed",
+    )
     states += ("wrong amount received", "not working", "by country or currency")
     labels = tuple(f"{kind.replace(' ', '_')}_{state.replace(' ', '_')}" for kind in kinds for state in states)
     return classification(labels, 40, 0.92, 2) | {"name": "banking77"}
@@ -262,11 +286,19 @@ def many() -> Facts:
 def several() -> Facts:
     """Several labels at once."""
     facts = classification(right=0.9, seed=3)
-    estimate = {"micro_f1": 0.861, "micro_f1_low": 0.834, "micro_f1_high": 0.885, "macro_f1": 0.803, "macro_f1_low": 0.76}
+    estimate = {
+        "micro_f1": 0.861,
+        "micro_f1_low": 0.834,
+        "micro_f1_high": 0.885,
+        "macro_f1": 0.803,
+        "macro_f1_low": 0.76,
+    }
     estimate |= {"macro_f1_high": 0.842, "accuracy": 0.672, "low": 0.63, "high": 0.714, "n": 480, "how": "5 folds"}
     estimate["at_half"] = {"micro_f1": 0.828, "macro_f1": 0.731}
     rng = np.random.default_rng(3)
-    cuts = [{"label": r["label"], "threshold": round(rng.uniform(0.18, 0.55), 3), "n": r["n"]} for r in facts["per_class"]]
+    cuts = [
+        {"label": r["label"], "threshold": round(rng.uniform(0.18, 0.55), 3), "n": r["n"]} for r in facts["per_class"]
+    ]
     return facts | {
         "name": "intents",
         "task": "multilabel",
@@ -286,47 +318,94 @@ def regression() -> Facts:
     facts = classification()
     blank = dict.fromkeys(("confusion", "calibration", "thresholds", "unknown"))
     curve = {
-        "points": [{"n": 50 * 2**k, "accuracy": 0.5 + 0.07 * k, "low": 0.42 + 0.07 * k, "high": 0.57 + 0.07 * k} for k in range(4)],
-        "doubling": {"n": 800, "accuracy": 0.75, "low": 0.7, "high": 0.79, "gain": 0.04, "gain_low": 0.01, "gain_high": 0.07},
+        "points": [
+            {"n": 50 * 2**k, "accuracy": 0.5 + 0.07 * k, "low": 0.42 + 0.07 * k, "high": 0.57 + 0.07 * k}
+            for k in range(4)
+        ],
+        "doubling": {
+            "n": 800,
+            "accuracy": 0.75,
+            "low": 0.7,
+            "high": 0.79,
+            "gain": 0.04,
+            "gain_low": 0.01,
+            "gain_high": 0.07,
+        },
         "per_class": [],
         "says": "Twice the labels would explain about 4 points more.",
     }
-    estimate = {"r2": 0.712, "low": 0.64, "high": 0.766, "mae": 0.412, "rmse": 0.533, "baseline_mae": 0.987, "n": 400, "how": "5 folds"}
-    facts["data"] |= {"classes": [], "conflicts": 0}
-    head = {"name": "ridge", "strength": 10.0, "pool": False, "why": "The only head for numbers.", "candidates": [], "tie": None}
-    return facts | blank | {
-        "name": "stars",
-        "task": "regression",
-        "labels": [],
-        "estimate": estimate,
-        "per_class": [],
-        "confused": [],
-        "suspects": [],
-        "head": head,
-        "curve": curve,
-        "scatter": np.round(pairs, 3).tolist(),
-        "verdict": ["It is off by 0.41 stars on average; always guessing the average would be off by 0.99."],
+    estimate = {
+        "r2": 0.712,
+        "low": 0.64,
+        "high": 0.766,
+        "mae": 0.412,
+        "rmse": 0.533,
+        "baseline_mae": 0.987,
+        "n": 400,
+        "how": "5 folds",
     }
+    facts["data"] |= {"classes": [], "conflicts": 0}
+    head = {
+        "name": "ridge",
+        "strength": 10.0,
+        "pool": False,
+        "why": "The only head for numbers.",
+        "candidates": [],
+        "tie": None,
+    }
+    return (
+        facts
+        | blank
+        | {
+            "name": "stars",
+            "task": "regression",
+            "labels": [],
+            "estimate": estimate,
+            "per_class": [],
+            "confused": [],
+            "suspects": [],
+            "head": head,
+            "curve": curve,
+            "scatter": np.round(pairs, 3).tolist(),
+            "verdict": ["It is off by 0.41 stars on average; always guessing the average would be off by 0.99."],
+        }
+    )
 
 
 def tiny() -> Facts:
     """Hardly any data: most studies had nothing to go by."""
     facts = classification(("no", "yes"), 4, 0.7, 5)
     blank = dict.fromkeys(("confusion", "calibration", "unknown", "curve", "test", "thresholds"))
-    estimate = {"accuracy": 0.667, "low": 0.3, "high": 0.903, "macro_f1": 0.65, "macro_f1_low": None, "macro_f1_high": None, "n": 9}
-    return facts | blank | {
-        "name": "first try",
-        "estimate": estimate | {"how": "leave one out"},
-        "suspects": [],
-        "confused": [],
-        "per_class": [],
-        "verdict": ["Too little data to say much: 9 rows. Label 20 more of each and fit again."],
+    estimate = {
+        "accuracy": 0.667,
+        "low": 0.3,
+        "high": 0.903,
+        "macro_f1": 0.65,
+        "macro_f1_low": None,
+        "macro_f1_high": None,
+        "n": 9,
     }
+    return (
+        facts
+        | blank
+        | {
+            "name": "first try",
+            "estimate": estimate | {"how": "leave one out"},
+            "suspects": [],
+            "confused": [],
+            "per_class": [],
+            "verdict": ["Too little data to say much: 9 rows. Label 20 more of each and fit again."],
+        }
+    )
 
 
 def hostile() -> Facts:
     """Labels and texts that want out of their place."""
-    facts = classification(HOSTILE, 30, 0.8, 6, HOSTILE) | {"name": HOSTILE[0], "made": HOSTILE[1], "headstart": HOSTILE[2]}
+    facts = classification(HOSTILE, 30, 0.8, 6, HOSTILE) | {
+        "name": HOSTILE[0],
+        "made": HOSTILE[1],
+        "headstart": HOSTILE[2],
+    }
     facts["verdict"] = list(HOSTILE)
     facts["data"] |= {"name": HOSTILE[0], "digest": HOSTILE[2], "notes": list(HOSTILE)}
     facts["backbone"] |= {"name": HOSTILE[0], "licence": HOSTILE[1], "source": HOSTILE[11], "digest": HOSTILE[10]}

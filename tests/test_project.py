@@ -60,7 +60,9 @@ def test_a_damaged_pointer_is_refused(tmp_path):
         project.current("a")
 
 
-@pytest.mark.parametrize("name", ["", "../x", "a/b", "a\\b", ".hidden", "con", "NUL.txt", "a" * 65, "é", "a\n", "x.", "-x"])
+@pytest.mark.parametrize(
+    "name", ["", "../x", "a/b", "a\\b", ".hidden", "con", "NUL.txt", "a" * 65, "é", "a\n", "x.", "-x"]
+)
 def test_bad_names_are_refused(name):
     with pytest.raises(InputError):
         checked_name(name)

@@ -12,9 +12,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import example_facts
 import pytest
 
+import example_facts
 from headstart.report import render
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -117,3 +117,118 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     page = Page(tmp_path_factory.mktemp("profile"))
     yield page
     page.close()
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("reports")
+    for name, facts in example_facts.ALL.items():
+        (folder / f"{name}.html").write_text(render(facts()), encoding="utf-8")
+    return folder
+
+
+NAMES = list(example_facts.ALL)
+OPEN_ALL = "document.querySelectorAll('details').forEach(d => d.open = true)"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_loads_nothing_and_complains_of_nothing(page: Page, reports: pathlib.Path, name: str) -> None:
+    page.open(reports / f"{name}.html")
+    page.value("1")
+    asked = {
+        e["params"]["request"]["url"].split(":")[0] for e in page.events if e["method"] == "Network.requestWillBeSent"
+    }
+    assert asked <= {"file", "data"}
+    assert (
+        sum(e["method"] == "Network.requestWillBeSent" and e["params"]["type"] == "Document" for e in page.events) == 1
+    )
+    complaints = (
+        "Log.entryAdded",
+        "Runtime.exceptionThrown",
+        "Runtime.consoleAPICalled",
+        "Page.javascriptDialogOpening",
+    )
+    assert [e for e in page.events if e["method"] in complaints] == []
+
+
+@pytest.mark.parametrize("width", [320, 360, 768, 1440])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_page_never_scrolls_sideways(page: Page, reports: pathlib.Path, name: str, width: int) -> None:
+    page.open(reports / f"{name}.html", width=width)
+    for _ in range(2):  # closed, then with everything opened
+        assert page.value("[innerWidth, document.documentElement.scrollWidth]") == [width, width]
+        outside = "[...document.querySelectorAll('svg.plot text')].filter(t => {const r = t.getBoundingClientRect();"
+        assert page.value(f"{outside} return r.right > innerWidth || r.left < 0}}).map(t => t.textContent)") == []
+        page.value(OPEN_ALL)
+
+
+@pytest.mark.parametrize("name", ["eight", "many", "several", "regression"])
+def test_words_of_a_picture_do_not_touch(page: Page, reports: pathlib.Path, name: str) -> None:
+    page.open(reports / f"{name}.html", width=360)
+    touching = """[...document.querySelectorAll('svg')].flatMap(s => {
+        const boxes = [...s.querySelectorAll('text')].map(t => [t.textContent, t.getBoundingClientRect()]);
+        return boxes.flatMap(([a, p], i) => boxes.slice(i + 1).filter(([b, q]) =>
+            p.left < q.right - 1 && q.left < p.right - 1 && p.top < q.bottom - 3 && q.top < p.bottom - 3
+        ).map(([b]) => a + ' | ' + b));
+    })"""
+    assert page.value(touching) == []
+
+
+def test_hostile_strings_are_text(page: Page, reports: pathlib.Path) -> None:
+    page.open(reports / "hostile.html")
+    assert (
+        page.value("document.querySelectorAll('script, img, iframe, object, embed, form, base, [onerror]').length") == 0
+    )
+    assert page.value("document.querySelectorAll('h1').length") == 1
+    assert page.value("document.querySelector('h1').textContent") == example_facts.HOSTILE[0]
+    assert page.value("document.title").startswith("\u2068<script>")
+    shown = page.value("document.body.innerText")
+    assert '"><img src=x onerror=alert(1)>' in shown
+    assert "</title></style></svg><h1>broken out</h1>" in shown
+    assert "⟨U+202E⟩evil" in shown
+
+
+def test_a_direction_stays_in_its_place(page: Page, reports: pathlib.Path) -> None:
+    """A Hebrew label is isolated: the page itself reads from left to right, the number after it stays after it."""
+    page.open(reports / "hostile.html")
+    row = "[...document.querySelectorAll('#labels ~ .body tr')].find(r => r.textContent.includes('שלום'))"
+    assert page.value(f"getComputedStyle({row}).direction") == "ltr"
+    assert page.value(f"getComputedStyle({row}.querySelector('bdi')).unicodeBidi").startswith("isolate")
+
+
+def test_the_policy_is_in_force(page: Page, reports: pathlib.Path) -> None:
+    page.open(reports / "eight.html")
+    page.value(
+        "void document.head.append(Object.assign(document.createElement('script'), {textContent: 'window.ran = 1'}))"
+    )
+    assert page.value("window.ran === undefined")
+    page.value(
+        "void document.body.append(Object.assign(document.createElement('img'), {src: 'https://example.invalid/x'}))"
+    )
+    page.value("new Promise(done => setTimeout(done, 50))")
+    sent = [e["params"]["request"]["url"] for e in page.events if e["method"] == "Network.requestWillBeSent"]
+    blocked = [
+        e for e in page.events if e["method"] == "Network.loadingFailed" and e["params"].get("blockedReason") == "csp"
+    ]
+    assert blocked or not any("example.invalid" in url for url in sent)
+
+
+def test_light_dark_and_print(page: Page, reports: pathlib.Path) -> None:
+    background = "getComputedStyle(document.body).backgroundColor"
+    page.open(reports / "eight.html")
+    light = page.value(background)
+    page.open(reports / "eight.html", dark=True)
+    assert page.value(background) != light
+    page.open(reports / "eight.html", dark=True, media="print")
+    assert page.value(background) == light
+    assert page.value("getComputedStyle(document.querySelector('nav')).display") == "none"
+
+
+def test_pictures_have_names(page: Page, reports: pathlib.Path) -> None:
+    page.open(reports / "eight.html")
+    tree = page("Accessibility.getFullAXTree")["nodes"]
+    names = [n["name"]["value"] for n in tree if n.get("role", {}).get("value") == "image" and not n.get("ignored")]
+    assert len(names) == 3
+    assert all(len(name) > 40 for name in names)
+    roles = {n["role"]["value"] for n in tree if "role" in n}
+    assert {"banner", "main", "contentinfo", "navigation", "table", "rowheader", "columnheader"} <= roles

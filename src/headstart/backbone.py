@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -42,3 +44,17 @@ class Backbone(Protocol):
         Row-wise (a row does not depend on the others in the call, to 1e-5) and deterministic.
         """
         ...
+
+
+def cache_folder() -> Path:
+    """Where features and fetched weights are kept: $HEADSTART_CACHE, else headstart in the user's cache folder.
+
+    Nothing is made here, and nothing says that the folder can be written.
+    """
+    if chosen := os.environ.get("HEADSTART_CACHE"):
+        return Path(chosen)
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "headstart"
+    if os.name == "nt" and (base := os.environ.get("LOCALAPPDATA")):
+        return Path(base) / "headstart" / "cache"
+    return Path(os.path.expanduser("~")) / ".cache" / "headstart"

@@ -21,8 +21,8 @@ _UNPICKLES = b"arrow.py_extension_type"
 
 
 @contextmanager
-def arrow_faults(name: str) -> Iterator[None]:
-    """Turn whatever Arrow raises on a damaged file into a DataError."""
+def arrow_faults(name: str, what: str = "the file is damaged or not what it seems") -> Iterator[None]:
+    """Turn whatever Arrow raises on a damaged file, or an odd table, into a DataError."""
     try:
         yield
     except DataError:
@@ -30,7 +30,7 @@ def arrow_faults(name: str) -> Iterator[None]:
     except MemoryError as error:
         raise DataError(f"the file is damaged, or asks for too much memory: {_first(error)}.", file=name) from None
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, EOFError, OverflowError) as error:
-        raise DataError(f"the file is damaged or not what it seems: {_first(error)}.", file=name) from None
+        raise DataError(f"{what}: {_first(error)}.", file=name) from None
 
 
 def plain(name: str, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -123,9 +123,10 @@ def _plain(array: pa.Array, names: list[str] | None, file: str, row: int, field:
     if isinstance(array.type, pa.BaseExtensionType):
         array = array.storage
     if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
+        array = array.dictionary.cast(_large(array.type.value_type)).take(array.indices)
     if pa.types.is_run_end_encoded(array.type):
         array = pc.run_end_decode(array)
+    array = array.cast(_large(array.type))
     if names is None:
         return array
     if pa.types.is_integer(array.type):
@@ -136,6 +137,15 @@ def _plain(array: pa.Array, names: list[str] | None, file: str, row: int, field:
         offsets = pa.concat_arrays([pa.array([0], pa.int64()), pc.cumulative_sum(lengths.cast(pa.int64()))])
         return pa.LargeListArray.from_arrays(offsets, values, mask=array.is_null())
     return array
+
+
+def _large(kind: pa.DataType) -> pa.DataType:
+    """The type with 64-bit offsets for text and lists of text, and without views, for which Arrow has few functions."""
+    if pa.types.is_string(kind) or pa.types.is_string_view(kind):
+        return pa.large_string()
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return pa.large_list(_large(kind.value_type))
+    return kind
 
 
 def _named(codes: pa.Array, names: list[str], file: str, row: int, field: pa.Field) -> pa.Array:
@@ -155,15 +165,12 @@ def _named(codes: pa.Array, names: list[str], file: str, row: int, field: pa.Fie
 
 def _check_cells(array: pa.Array, file: str, row: int, column: str) -> None:
     kind = array.type
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        if len(array.flatten()):
-            _check_cells(array.flatten(), file, row, column)
+    if pa.types.is_large_list(kind):
+        lengths = pc.list_value_length(array)  # labels or tokens, each of at least a byte
+    elif pa.types.is_large_string(kind) or pa.types.is_binary(kind):
+        lengths = pc.binary_length(array)
+    else:
         return
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind)):
-        if not pa.types.is_string_view(kind):
-            return
-        array = array.cast(pa.large_string())
-    lengths = pc.binary_length(array)
     largest = pc.max(lengths).as_py()
     if largest is not None and largest > CELL_LIMIT:
         at = pc.index(lengths, largest).as_py()

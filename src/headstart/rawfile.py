@@ -36,7 +36,7 @@ def shown(name: str) -> str:
 
 
 def stamp(path: Path) -> Stamp:
-    """Size, time and inode of a regular file. Raises NotFound, or DataError for what is no regular file; never waits."""
+    """Size, time and inode of a regular file. Raises NotFound; DataError for what is no regular file."""
     name = shown(path.name)
     try:
         status = path.stat()

@@ -109,7 +109,9 @@ def _open_path(path: Path, encoding: str | None) -> Source:
     except (FileNotFoundError, NotADirectoryError):
         raise missing(path) from None
     except OSError as error:
-        raise InputError(f"{shown(str(path))}: it cannot be opened: {(error.strerror or str(error)).lower()}.") from None
+        raise InputError(
+            f"{shown(str(path))}: it cannot be opened: {(error.strerror or str(error)).lower()}."
+        ) from None
     if is_folder:
         saved = (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
         return _choice("saved" if saved else "folder")(path, encoding)
@@ -166,7 +168,7 @@ def _is_json(text: TextFile, start: str) -> bool:
     if text.ending not in (*DELIMITED, ".txt"):
         return True
     first = start.splitlines()[0].rstrip()
-    return first in ("[", "{") or first.startswith(('{"', '[{"')) and first.endswith(("}", "]", "},"))
+    return first in ("[", "{") or (first.startswith(('{"', '[{"')) and first.endswith(("}", "]", "},")))
 
 
 def _is_table(text: TextFile) -> bool:
@@ -176,5 +178,3 @@ def _is_table(text: TextFile) -> bool:
         lines = lines[:-1] or lines
     tabs = {line.count("\t") for line in lines if line.strip()}
     return len(tabs) == 1 and tabs != {0}
-
-

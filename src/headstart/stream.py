@@ -7,7 +7,7 @@ feature cache for what was already embedded.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -19,11 +19,15 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from headstart import jsontext
-from headstart.errors import InputError
+from headstart.dataset import read_texts
+from headstart.errors import InputError, NotFound, near
+from headstart.features import Cache, embed
 from headstart.head import MULTILABEL, REGRESSION
 from headstart.model import Answers, Model
+from headstart.reasons import Reasons
 from headstart.storage import atomic_file
 
+CHUNK = 16_384  # texts embedded and answered at a time
 ENDINGS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet"}
 
 
@@ -166,3 +170,89 @@ class _Parquet:
     def close(self) -> None:
         if self.writer is not None:
             self.writer.close()
+
+
+def is_text(source: str) -> bool:
+    """Whether the INPUT of `predict` is a text and not a file: no such file, and it does not look like a path.
+
+    Raises NotFound for what looks like a path that does not exist.
+    """
+    if source == "-":
+        return False
+    try:
+        if Path(source).exists():
+            return False
+    except (OSError, ValueError):  # too long or with a NUL: no path
+        return True
+    if not source.strip():
+        raise InputError("the text is empty.")
+    path = Path(source)
+    if " " not in source and (path.suffix.lower() in (*ENDINGS, ".txt", ".arrow", ".feather") or len(path.parts) > 1):
+        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise NotFound(f"{source}: no such file." + near(path.name, siblings))
+    return True
+
+
+def predict_texts(
+    model: Model, texts: Sequence[str], *, why: bool = False, every: bool = False
+) -> list[dict[str, Any]]:
+    """One dictionary a text: text, label, probability, unknown (labels; value), and probabilities and why if asked."""
+    cache = Cache()
+    X = model.features(texts, cache=cache).values
+    answers = model.answer(X)
+    reasons = Reasons(model, cache).of(texts, X, answers) if why else None
+    found = []
+    for i, (text, prediction) in enumerate(zip(texts, model.predictions(answers, every=every), strict=True)):
+        row: dict[str, Any] = {"text": text, "unknown": prediction.unknown}
+        if model.task == REGRESSION:
+            row["value"] = prediction.value
+        else:
+            row |= {"label": prediction.label, "probability": prediction.probability}
+        if model.task == MULTILABEL:
+            row["labels"] = list(prediction.labels)
+        if every and model.task != REGRESSION:
+            row["probabilities"] = dict(prediction.probabilities)
+        if reasons is not None:
+            row["why"] = reasons[i]
+        found.append(row)
+    return found
+
+
+def predict_file(
+    model: Model,
+    source: object,
+    *,
+    output: Path | None = None,
+    why: bool = False,
+    every: bool = False,
+    text: str | None = None,
+    encoding: str | None = None,
+    to_json: bool = False,
+    progress: Callable[[str, int, int | None], None] | None = None,
+) -> dict[str, Any]:
+    """Predict every row of a source into a file, or to standard output; returns {rows, unknown, output, notes}.
+
+    Memory is bounded by one batch. A row without text is answered like an empty text.
+    """
+    if output is not None:
+        ending(output)
+        if not output.parent.exists():
+            raise InputError(f"{output.parent}: no such folder to write {output.name} into.")
+    batches, opened = read_texts(sys.stdin.buffer if source == "-" else source, text=text, encoding=encoding)
+    cache = Cache()
+    reasons = Reasons(model, cache) if why else None
+    rows = unknown = 0
+    with sink(output, to_json=to_json) as out:
+        for _, texts, given in batches:
+            for start in range(0, len(texts), CHUNK):
+                part = texts.slice(start, CHUNK).to_pylist()
+                X = embed(part, model.backbone, cache).values
+                answers = model.answer(X)
+                added = columns(model, answers, every=every)
+                if reasons is not None:
+                    added |= {"why": pa.array([jsontext.write(reason) for reason in reasons.of(part, X, answers)])}
+                out.write(beside(given.slice(start, CHUNK), added))
+                rows, unknown = rows + len(part), unknown + int(answers.unknown.sum())
+                if progress is not None:
+                    progress("predicting", rows, opened.rows)
+    return {"rows": rows, "unknown": unknown, "output": None if output is None else str(output), "notes": opened.notes}

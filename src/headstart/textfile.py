@@ -47,8 +47,8 @@ class TextFile:
     _blocks: Callable[[], Iterator[bytes]]
     _digests: list[str] = field(default_factory=list)  # of each complete reading
 
-    def lines(self) -> Iterator[str]:
-        """The lines with their ends (\\n, \\r\\n or \\r). Raises DataError with the line of the first fault."""
+    def pieces(self) -> Iterator[str]:
+        """Characters in pieces of whole lines. Raises DataError with the line of the first fault."""
         sha = hashlib.sha256()
 
         def hashed() -> Iterator[bytes]:
@@ -57,12 +57,16 @@ class TextFile:
                 yield block
 
         try:
-            yield from _lines(_decoded(hashed(), self.encoding, self.name), self.name)
+            yield from _whole_lines(_decoded(hashed(), self.encoding, self.name), self.name)
         except _Undecodable as fault:  # standard input, past what was looked at
             raise DataError(f"{fault} is not {self.encoding}.", file=self.name, line=fault.line, todo=_SAY) from None
         if self.sha256 not in (None, sha.hexdigest()):
             raise changed(self.name)
         self._digests.append(sha.hexdigest())
+
+    def lines(self) -> Iterator[str]:
+        """The lines with their ends (\\n, \\r\\n or \\r)."""
+        return chain.from_iterable(map(split_lines, self.pieces()))
 
     def digest(self) -> str | None:
         """Sha256 of the bytes, in hex; for standard input None until it has been read to its end."""
@@ -231,43 +235,49 @@ def _decoded(stream: Iterable[bytes], encoding: str, name: str) -> Iterator[str]
             text = decoder.decode(block, not block)
         except UnicodeDecodeError as error:
             before = error.object[: error.start].decode(error.encoding, errors="ignore")
-            raise _Undecodable(error, line + _breaks(before)) from None
+            raise _Undecodable(error, line + breaks(before)) from None
         except UnicodeError as error:  # UTF-16 that ends within its mark
             raise DataError(f"this is not {encoding}: {error}.", file=name, line=line) from None
         if "\0" in text:
-            nul = line + _breaks(text[: text.index("\0")])
+            nul = line + breaks(text[: text.index("\0")])
             raise DataError(
                 "a NUL character, which no text has.",
                 file=name,
                 line=nul,
                 todo="The file is damaged or not a text file; remove it, or write the file anew.",
             )
-        line += _breaks(text) - (split and text.startswith("\n"))
+        line += breaks(text) - (split and text.startswith("\n"))
         split = text.endswith("\r")
         if text:
             yield text
 
 
-def _breaks(text: str) -> int:
+def breaks(text: str) -> int:
+    """How many lines end in a text."""
     if "\r" not in text:
         return text.count("\n")
     return text.count("\n") + text.count("\r") - text.count("\r\n")
 
 
-def _lines(texts: Iterable[str], name: str) -> Iterator[str]:
+def split_lines(piece: str) -> Iterator[str]:
+    """The lines of a piece of text, with their ends; unlike str.splitlines, only at \\n, \\r\\n and \\r."""
+    return io.StringIO(piece, newline="")
+
+
+def _whole_lines(texts: Iterable[str], name: str) -> Iterator[str]:
     rest = ""
-    line = 0
+    line = 1
     for text in texts:
         whole = rest + text
         end = max(whole.rfind("\n"), whole.rfind("\r", 0, -1)) + 1  # a last \r may be half of \r\n
-        rest = whole[end:]
+        piece, rest = whole[:end], whole[end:]
+        line += breaks(piece)
         if len(rest) > LINE_LIMIT:
-            raise DataError(f"a line of more than {LINE_LIMIT:,} characters.", file=name, line=line + _breaks(whole) + 1)
-        if end:
-            line += _breaks(whole[:end])
-            yield from io.StringIO(whole[:end], newline="")
+            raise DataError(f"a line of more than {LINE_LIMIT:,} characters.", file=name, line=line)
+        if piece:
+            yield piece
     if rest:
-        yield from io.StringIO(rest, newline="")
+        yield rest
 
 
 def _head_text(head: bytes, encoding: str, *, whole: bool) -> str:

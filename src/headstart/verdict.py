@@ -19,6 +19,19 @@ def _range(figures: Facts) -> str:
     return f"{100 * figures['low']:.1f} to {100 * figures['high']:.1f}"
 
 
+def figure(card: Facts) -> str:
+    """The headline figure of a model's card, in a few words."""
+    figures = card["figures"]["test"] or card["figures"]["estimate"]
+    if figures is None:
+        return "not measured"
+    where = "test" if card["figures"]["test"] else "cross-fitted"
+    if card["task"] == "regression":
+        return f"R² {figures['r2']:.3f} ({where})"
+    if card["task"] == "multilabel":
+        return f"micro F1 {_percent(figures['micro_f1'])} ({where})"
+    return f"{_percent(figures['accuracy'])} ({_range(figures)}, {where})"
+
+
 def sentences(facts: Facts) -> list[str]:
     """The verdict on a model; the first sentence says how good it is."""
     if facts["estimate"] is None and facts["test"] is None:

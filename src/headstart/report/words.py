@@ -1,7 +1,7 @@
 """Facts into safe words and numbers.
 
 Every string that reaches the page passes through `clean`: labels and texts come from strangers. Every number passes
-through `number`: what is missing, null, not finite or of another type is None, and a piece without its number is left out.
+through `number`: what is missing, null, not finite or of another type is None, and a piece without it is left out.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
-from typing import Any
+from typing import Any, TypeVar
 
 LABEL = 60  # characters of a label shown
 TEXT = 280  # characters of an example shown
@@ -24,13 +24,14 @@ _MARKS = 4  # combining marks kept on one letter; more is decoration that covers
 _NAMED = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff\u2060\u200b\u00ad")
 
 Record = Mapping[str, Any]
+T = TypeVar("T")
 
 
 def number(value: object) -> float | None:
     """A finite number of ordinary size, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    if isinstance(value, float) and not math.isfinite(value):
+    if False:
         return None
     return float(value) if abs(value) < 1e15 else None
 
@@ -50,18 +51,25 @@ def sequence(value: object) -> Sequence[Any]:
     return value if isinstance(value, list | tuple) else ()
 
 
+def shorter(rows: Sequence[T], most: int) -> tuple[Sequence[T], Sequence[T]]:
+    """What of a list is shown and what is folded away; a fold of a few is not worth its line."""
+    return (rows, []) if len(rows) <= most + most // 5 + 1 else (rows[:most], rows[most:])
+
+
 def clean(value: object, most: int = LABEL) -> str:
     """At most `most` visible characters of a string; not yet escaped.
 
-    White space becomes single spaces, control characters their pictures (NUL is ␀), direction overrides and other
-    invisible characters their code points, lone surrogates and noncharacters U+FFFD; marks piled on one letter are cut.
+    White space becomes single spaces; control characters, direction overrides and other invisible characters become
+    their code points, ⟨U+202E⟩; lone surrogates and noncharacters U+FFFD; marks piled on one letter are cut.
     """
     text = value if isinstance(value, str) else "" if value is None else str(value)
-    text = " ".join(text[: 8 * most + 64].split())
-    if not text:
+    text = text.strip()
+    start = " ".join(text[: 8 * most].split())  # no need to look through 10 MB
+    if not start:
         return "(empty)"
-    if len(text) > most:
-        text = text[: most - 1].rstrip() + "…"
+    if len(start) > most or len(text) > 8 * most:
+        start = start[: most - 1].rstrip() + "…"
+    text = start
     if text.isascii() and text.isprintable():
         return text
     kept: list[str] = []
@@ -74,9 +82,7 @@ def clean(value: object, most: int = LABEL) -> str:
         code = ord(c)
         if kind == "Cs" or code & 0xFFFE == 0xFFFE or 0xFDD0 <= code <= 0xFDEF:
             kept.append("\ufffd")
-        elif kind == "Cc":
-            kept.append(chr(0x2400 + code) if code < 0x20 else "\u2421" if code == 0x7F else f"⟨U+{code:04X}⟩")
-        elif c in _NAMED or 0xE0000 <= code <= 0xE007F:
+        elif kind == "Cc" or c in _NAMED or 0xE0000 <= code <= 0xE007F:
             kept.append(f"⟨U+{code:04X}⟩")
         else:
             kept.append(c)
@@ -84,8 +90,8 @@ def clean(value: object, most: int = LABEL) -> str:
 
 
 def show(value: object, most: int = LABEL) -> str:
-    """A string for the body of the page: cleaned, escaped, and isolated so that its direction stays its own."""
-    return f"<bdi>{escape(clean(value, most))}</bdi>"
+    """A string for the body of the page: cleaned, escaped, isolated in its direction, breakable after underscores."""
+    return f"<bdi>{escape(clean(value, most)).replace('_', '_<wbr>')}</bdi>"
 
 
 def plain(value: object, most: int = LABEL) -> str:
@@ -115,18 +121,13 @@ def count(value: float) -> str:
 
 def figure(value: float) -> str:
     """A quantity of unknown size to four digits: '0.7123', '12.35', '1,204'."""
-    if value == 0:
-        return "0"
-    if 1e-4 <= abs(value) < 1e9:
-        digits = max(0, 3 - math.floor(math.log10(abs(value))))
-        return f"{value:,.{digits}f}".replace("-", "−")
-    return f"{value:.3g}".replace("-", "−")
+    return (f"{value:,.0f}" if 1e3 <= abs(value) < 1e9 else f"{value:.4g}").replace("-", "−")
 
 
 def seconds(value: float) -> str:
-    """A duration: '0.4 s', '73 s', '12 min'."""
+    """A duration: '0.03 s', '2.4 s', '73 s', '12 min'."""
     if value < 9.95:
-        return f"{value:.1f}{THIN}s"
+        return f"{value:.{2 if value < 1 else 1}f}{THIN}s"
     return f"{value:.0f}{THIN}s" if value < 600 else f"{value / 60:.0f}{THIN}min"
 
 

@@ -25,7 +25,7 @@ def read(path: Path) -> Source:
 
 
 def stream(path: Path, name: str) -> Iterator[pa.RecordBatch]:
-    """The checked batches of an Arrow file or stream. Read, not mapped: a file cut short under a map ends the process."""
+    """The batches of an Arrow file or stream. Read, not mapped: a file cut short under a map ends the process."""
     before = stamp(path)
     with arrow_faults(name), pa.OSFile(str(path)) as file:
         reader = _open(file)

@@ -7,9 +7,10 @@ swallow the rest of the file, and rows of any width pass.
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterable, Iterator
+from collections import deque
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 import pyarrow as pa
@@ -17,9 +18,10 @@ import pyarrow as pa
 from headstart.batches import CELL_LIMIT, ROWS, check_columns
 from headstart.errors import DataError
 from headstart.source import Source
-from headstart.textfile import TextFile
+from headstart.textfile import TextFile, breaks, split_lines
 
-CHARACTERS = 1 << 23  # the most characters of a batch
+CHARACTERS = 1 << 23  # the most characters of a batch, about
+AT_ONCE = 256  # rows between two looks at how much was read
 _NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 
 
@@ -58,9 +60,10 @@ def read(text: TextFile) -> Source:
         csv.field_size_limit(CELL_LIMIT)  # a setting of the process; only ever raised
     dialect, sample = _find_dialect(text)
     header, notes = _find_header(text.name, dialect, sample)
-    if dialect.quotes != "doubled":
-        how = "by a backslash" if dialect.quotes == "escaped" else "not at all: a quote is an ordinary character"
-        notes = (*notes, f"quotes are escaped {how}" if dialect.quotes == "escaped" else f"cells are quoted {how}")
+    if dialect.quotes == "escaped":
+        notes = (*notes, "a quote inside quotes is escaped by a backslash")
+    elif dialect.quotes == "none":
+        notes = (*notes, "quotes are ordinary characters, and no cell is put in them")
     if dialect.delimiter != "," and not (dialect.delimiter == "\t" and text.ending in (".tsv", ".tab")):
         notes = (f"cells are separated by {_NAMES[dialect.delimiter]}", *notes)
     said = [*text.notes, *notes]
@@ -93,64 +96,72 @@ def _batches(text: TextFile, dialect: Dialect, header: Header, notes: list[str])
     if header.width > header.needed:
         what = "all empty" if not beyond else f"{beyond:,} cells there hold something, first in row {first_beyond:,}"
         count = header.width - header.needed
-        notes.append(f"the last {count} columns have no name and are left out ({what})" if count > 1 else
-                     f"the last column has no name and is left out ({what})")
+        which = (
+            f"the last {count:,} columns have no name and are" if count > 1 else "the last column has no name and is"
+        )
+        notes.append(f"{which} left out ({what})")
 
 
 class _Reading:
-    """One reading of a file from its beginning, with the lines of the current chunk kept to explain a fault."""
+    """One reading of a file from its beginning, with the text of the current chunk kept to explain a fault."""
 
     def __init__(self, text: TextFile, dialect: Dialect, header: Header) -> None:
         self.text, self.dialect, self.header = text, dialect, header
         self.rows = 0  # data rows given so far
-        self.lines = 0  # lines before the current chunk
-        self.recent: list[str] = []  # lines of the current chunk
-        self.characters = 0
+        self.start = 0  # lines before the current chunk
+        self.pieces: deque[tuple[int, str]] = deque()  # lines before a piece of the text, and it
+        self.characters = 0  # taken in for the current chunk
 
-    def _feed(self) -> Iterator[str]:
-        for line in self.text.lines():
-            self.recent.append(line)
-            self.characters += len(line)
-            yield line
+    def _feed(self) -> Iterator[Iterator[str]]:
+        before = 0
+        for piece in self.text.pieces():
+            self.pieces.append((before, piece))
+            self.characters += len(piece)
+            before += breaks(piece)
+            yield split_lines(piece)
 
     def chunks(self) -> Iterator[tuple[list[list[str]], int]]:
         """Rows, each `width` cells wide, and how many blank lines were skipped among them."""
-        reader = self.dialect.reader(self._feed())
+        reader = self.dialect.reader(chain.from_iterable(self._feed()))
         if self.header.given:
-            for row in reader:
-                if row:
-                    break
-            self._next_chunk()
-        done = False
-        while not done:
+            next(filter(None, reader), None)
+            self._next_chunk(reader.line_num)
+        more = True
+        while more:
             rows: list[list[str]] = []
-            done = True
             try:
-                for row in reader:
-                    rows.append(row)
-                    if len(rows) == ROWS or self.characters > CHARACTERS:
-                        done = False
-                        break
+                while more and len(rows) < ROWS and self.characters < CHARACTERS:
+                    some = list(islice(reader, AT_ONCE))
+                    rows += some
+                    more = len(some) == AT_ONCE
             except csv.Error as error:
-                raise self._explain(str(error)) from None
+                raise self._explain(str(error), reader.line_num) from None
             found = len(rows)
             rows = self._squared(rows)
             if rows:
                 yield rows, found - len(rows)
             self.rows += len(rows)
-            self._next_chunk()
+            self._next_chunk(reader.line_num)
 
-    def _next_chunk(self) -> None:
-        self.lines += len(self.recent)
-        self.recent.clear()
+    def _next_chunk(self, line: int) -> None:
+        self.start = line
         self.characters = 0
+        while len(self.pieces) > 1 and self.pieces[1][0] <= line:
+            self.pieces.popleft()
+
+    def _recent(self) -> list[str]:
+        """The lines of the current chunk."""
+        if not self.pieces:
+            return []
+        lines = chain.from_iterable(split_lines(piece) for _, piece in self.pieces)
+        return list(islice(lines, self.start - self.pieces[0][0], None))
 
     def _squared(self, rows: list[list[str]]) -> list[list[str]]:
         """The rows without blank lines, each as wide as the header. Raises DataError for a ragged one."""
         width = self.header.width
-        if all(len(row) == width for row in rows):
+        if set(map(len, rows)) <= {width}:
             return rows
-        squared = []
+        squared: list[list[str]] = []
         for row in rows:
             if not row or (len(row) == 1 and self.header.needed > 1 and not row[0].strip()):
                 continue
@@ -161,26 +172,28 @@ class _Reading:
 
     def _ragged(self, number: int, cells: int) -> DataError:
         line, seen = 0, 0
-        reader = self.dialect.reader(self.recent)
+        reader = self.dialect.reader(self._recent())
         for row in reader:
             seen += bool(row) and not (len(row) == 1 and self.header.needed > 1 and not row[0].strip())
             if seen == number:
                 break
             line = reader.line_num
         names = f"{self.header.needed:,} column{'s' * (self.header.needed > 1)}"
-        many = cells > self.header.width
+        todo = "A cell is missing, or a line was broken inside a cell without quotes."
+        if cells > self.header.width:
+            todo = f"Put a cell that holds {self.dialect.delimiter!r} in double quotes."
         return DataError(
             f"{cells:,} cell{'s' * (cells != 1)} where the header has {names}.",
             file=self.text.name,
-            line=self.lines + line + 1,
+            line=self.start + line + 1,
             row=self.rows + number,
-            todo=f"Put a cell that holds {self.dialect.delimiter!r} in double quotes." if many else
-            "A cell is missing, or a line was broken inside a cell without quotes.",
+            todo=todo,
         )
 
-    def _explain(self, error: str) -> DataError:
-        """The fault at the end of `recent`: where its record began, and which quote opened there."""
-        reader = self.dialect.reader(self.recent)
+    def _explain(self, error: str, at: int) -> DataError:
+        """The fault at line `at`: where its record began, and which quote opened there."""
+        recent = self._recent()[: at - self.start]
+        reader = self.dialect.reader(recent)
         records = start = 0
         try:
             for row in reader:
@@ -188,27 +201,23 @@ class _Reading:
                 start = reader.line_num
         except csv.Error:
             pass
-        opened, column, size = _last_cell(self.recent[start:], self.dialect)
-        place = {
-            "file": self.text.name,
-            "line": self.lines + start + opened + 1,
-            "row": self.rows + records + 1,
-            "column": self.header.names[column] if column < len(self.header.names) else None,
-        }
+        opened, column, size = _last_cell(recent[start:], self.dialect)
+        name = self.header.names[column] if column < len(self.header.names) else None
+
+        def fault(what: str, todo: str) -> DataError:
+            row, line = self.rows + records + 1, self.start + start + opened + 1
+            return DataError(what, file=self.text.name, row=row, line=line, column=name, todo=todo)
+
         if "field larger" in error or size > CELL_LIMIT:
-            return DataError(
+            return fault(
                 f"a cell of more than {CELL_LIMIT:,} characters, which is the limit.",
-                **place,
-                todo="Shorten it; or, if a quote opens it that never closes, close the quote.",
+                "Shorten it; or, if a quote opens it that never closes, close the quote.",
             )
         if "end of data" in error:
-            return DataError(
-                "the quote opened here never closes.", **place, todo="Close it, or double a quote that belongs to the text."
-            )
-        return DataError(
-            f"the quote opened here closes before {_offender(error)} (line {self.lines + len(self.recent):,}).",
-            **place,
-            todo="A quote was left open, or one inside a quoted cell is not doubled.",
+            return fault("the quote opened here never closes.", "Close it, or double a quote that belongs to the text.")
+        return fault(
+            f"the quote opened here closes before {_offender(error)} (line {at:,}).",
+            "A quote was left open, or one inside a quoted cell is not doubled.",
         )
 
 
@@ -281,7 +290,7 @@ def _parse(head: str, dialect: Dialect, complete: bool) -> tuple[list[list[str]]
     """The rows of the head, without blank lines, and whether it could be read without a fault."""
     rows: list[list[str]] = []
     try:
-        for row in dialect.reader(io.StringIO(head, newline="")):
+        for row in dialect.reader(split_lines(head)):
             if row:
                 rows.append(row)
     except csv.Error as error:
@@ -304,8 +313,8 @@ def _find_header(name: str, dialect: Dialect, rows: list[list[str]]) -> tuple[He
         names = tuple(f"column_{i + 1}" for i in range(len(first)))
         times = sum(row[repeated : repeated + 1] == [first[repeated]] for row in rest)
         note = (
-            f"the first line is data and not column names ({first[repeated]!r} comes again {times:,} times below it in its"
-            f" first {len(rest):,} rows); the columns are called {', '.join(names[:3])}{', ...' * (len(names) > 3)}"
+            f"the first line is data and not column names ({first[repeated]!r} comes again {times:,} times in the next"
+            f" {len(rest):,} rows); the columns are called {', '.join(names[:3])}{', ...' * (len(names) > 3)}"
         )
         return Header(check_columns(name, names), len(first), len(first), given=False), (note,)
     needed = _needed(first)

@@ -20,6 +20,7 @@ from headstart.textfile import decode
 
 SPLITS = frozenset(("train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"))
 AT_ONCE = 1024  # files a batch
+_DATA = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".arrow", ".feather")
 _MUTE = ("SOURCE.txt", "README.txt", "LICENSE.txt")
 
 
@@ -96,7 +97,9 @@ def _text(file: _File, row: int, encoding: str | None) -> tuple[str, tuple[str, 
     for block in blocks(file.path):
         size += len(block)
         if size > CELL_LIMIT:
-            raise DataError(f"a text of more than {CELL_LIMIT:,} bytes, which is the limit.", file=shown(file.id), row=row)
+            raise DataError(
+                f"a text of more than {CELL_LIMIT:,} bytes, which is the limit.", file=shown(file.id), row=row
+            )
         parts.append(block)
     return decode(b"".join(parts), shown(file.id), encoding)
 
@@ -106,7 +109,9 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as found:
             return sorted(found, key=lambda entry: os.fsencode(entry.name))
     except OSError as error:
-        raise InputError(f"{shown(str(folder))}: it cannot be read: {(error.strerror or str(error)).lower()}.") from None
+        raise InputError(
+            f"{shown(str(folder))}: it cannot be read: {(error.strerror or str(error)).lower()}."
+        ) from None
 
 
 def _folders(folder: Path, root: Path, skipped: list[str]) -> list[Path]:
@@ -158,12 +163,14 @@ def _label(folder: Path, name: str) -> str:
         return os.fsencode(folder.name).decode("utf-8")
     except UnicodeDecodeError:
         raise DataError(
-            f"the folder name {os.fsencode(folder.name)!r} is not UTF-8, so it is no label.", file=name, todo="Rename it."
+            f"the folder name {os.fsencode(folder.name)!r} is not UTF-8, so it is no label.",
+            file=name,
+            todo="Rename it.",
         ) from None
 
 
 def _hint(path: Path) -> str:
-    names = [e.name for e in _entries(path) if e.name.lower().endswith((".csv", ".tsv", ".jsonl", ".json", ".parquet", ".arrow"))]
+    names = [entry.name for entry in _entries(path) if entry.name.lower().endswith(_DATA)]
     if names:
         return "Name one of the files in it: " + ", ".join(shown(n) for n in names[:5]) + ", ..." * (len(names) > 5)
     return "Make a subfolder for each class and put one text into each file."

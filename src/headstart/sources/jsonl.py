@@ -1,24 +1,26 @@
 """JSON lines: one value a line; or one JSON array of such values.
 
-A value is an object (its keys are the columns), a text, or a list of a text and its label. The keys seen in the first
-ROWS rows are the columns; a key that first comes later is left out, and said.
+A value is an object (its keys are the columns), a text, or a list of a text and its label. The keys seen in
+the first rows (a mebibyte of the file, or 1,024 elements of an array) are the columns; a key that first comes later is
+left out, and said.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import chain, islice
 from typing import Any
 
 import pyarrow as pa
 
 from headstart import jsontext
-from headstart.batches import ROWS, check_columns
+from headstart.batches import check_columns
 from headstart.errors import DataError
 from headstart.source import Source
-from headstart.textfile import LINE_LIMIT, TextFile
+from headstart.textfile import LINE_LIMIT, TextFile, breaks, split_lines
 
-CHARACTERS = 1 << 23  # the most characters of a batch
+AT_ONCE = 1024  # elements of an array
 PAIR = ("text", "label")
 
 _SPACE = " \t\r\n"
@@ -47,7 +49,7 @@ def read(text: TextFile) -> Source:
 
 
 def to_array(values: list[Any]) -> pa.Array:
-    """JSON values as one Arrow array: texts, numbers, booleans or lists of them; what is mixed becomes its JSON text."""
+    """JSON values as an Arrow array of texts, numbers, booleans or lists of them; what is mixed becomes its JSON text."""
     kinds = {type(value) for value in values} - {type(None)}
     if kinds <= {str}:
         return pa.array(values, pa.large_string())
@@ -73,8 +75,8 @@ def _batches(text: TextFile, columns: tuple[str, ...], notes: list[str]) -> Iter
     late: dict[str, list[int]] = {}
     done = 0
     for rows in _chunks(text):
-        for number, row in enumerate(rows, done + 1):
-            if not row.keys() <= known:
+        if not known.issuperset(chain.from_iterable(rows)):
+            for number, row in enumerate(rows, done + 1):
                 for key in row.keys() - known:
                     late.setdefault(key, [number, 0])[1] += 1
         arrays = [to_array([row.get(name) for row in rows]) for name in columns]
@@ -85,17 +87,38 @@ def _batches(text: TextFile, columns: tuple[str, ...], notes: list[str]) -> Iter
 
 
 def _chunks(text: TextFile) -> Iterator[list[Row]]:
-    """Rows in pieces of at most ROWS rows and about CHARACTERS characters."""
-    rows: list[Row] = []
-    characters = 0
-    for line, value, size in _array(text) if _is_array(text) else _lines(text):
-        rows.append(_row(value, text.name, line))
-        characters += size
-        if len(rows) == ROWS or characters > CHARACTERS:
+    """Rows in pieces of about a block of the file."""
+    if _is_array(text):
+        values = _array(text)
+        while some := list(islice(values, AT_ONCE)):
+            yield [_row(value, text.name, line) for line, value in some]
+        return
+    line = 1
+    for piece in text.pieces():
+        rows = _flat_objects(piece)
+        if rows is None:
+            rows = [_row(value, text.name, number) for number, value in _lines(piece, text.name, line)]
+        if rows:
             yield rows
-            rows, characters = [], 0
-    if rows:
-        yield rows
+        line += breaks(piece)
+
+
+def _flat_objects(piece: str) -> list[Row] | None:
+    """The objects of a piece, parsed at once, if every line surely is one object; else None.
+
+    With as many opening braces as lines, each at the beginning of one, and as many closing ones, each at an end, the
+    i-th object can only be the i-th line. Whatever is not so is left to be read line by line.
+    """
+    n = piece.count("{")
+    if piece.count("\n{") + piece.startswith("{") != n or piece.count("}") != n or "\r" in piece:
+        return None
+    if piece.count("}\n") + piece.endswith("}") != n or breaks(piece) + (not piece.endswith("\n")) != n:
+        return None
+    try:
+        rows = jsontext.parse("[" + piece.rstrip("\n").replace("}\n", "},\n") + "]")
+    except ValueError:
+        return None
+    return rows if len(rows) == n and all(rows) else None
 
 
 def _row(value: Any, name: str, line: int) -> Row:
@@ -105,31 +128,32 @@ def _row(value: Any, name: str, line: int) -> Row:
         return {PAIR[0]: value}
     if isinstance(value, list) and len(value) == 2 and isinstance(value[0], str):
         return dict(zip(PAIR, value, strict=True))
-    what = {dict: "an object without keys", list: f"a list of {len(value) if isinstance(value, list) else 0}"}
     raise DataError(
-        f"{what.get(type(value), 'a ' + _name(value))} is not a row.",
+        f"{_what(value)} is not a row.",
         file=name,
         line=line,
         todo='A row is an object such as {"text": "...", "label": "..."}.',
     )
 
 
-def _name(value: Any) -> str:
-    return "null" if value is None else "truth value" if isinstance(value, bool) else "number"
+def _what(value: Any) -> str:
+    if isinstance(value, dict):
+        return "an object without keys"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    return "null" if value is None else "a truth value" if isinstance(value, bool) else "a number"
 
 
-def _lines(text: TextFile) -> Iterator[tuple[int, Any, int]]:
-    number = 0
-    for line in text.lines():
-        number += 1
+def _lines(piece: str, name: str, number: int) -> Iterator[tuple[int, Any]]:
+    for line in split_lines(piece):
         stripped = line.strip(_SPACE)
-        if not stripped:
-            continue
-        try:
-            yield number, jsontext.parse(stripped), len(line)
-        except ValueError as error:
-            cut = not line.endswith(("\n", "\r"))
-            raise _fault(error, stripped, text.name, number, cut=cut) from None
+        if stripped:
+            try:
+                yield number, jsontext.parse(stripped)
+            except ValueError as error:
+                cut = not line.endswith(("\n", "\r"))
+                raise _fault(error, stripped, name, number, cut=cut) from None
+        number += 1
 
 
 def _fault(error: ValueError, piece: str, name: str, line: int, *, cut: bool) -> DataError:
@@ -168,7 +192,7 @@ def _is_array(text: TextFile) -> bool:
     return False
 
 
-def _array(text: TextFile) -> Iterator[tuple[int, Any, int]]:
+def _array(text: TextFile) -> Iterator[tuple[int, Any]]:
     """The elements of one array, without holding more than one and a block of text."""
     reader = _Window(text)
     reader.skip("[")
@@ -178,7 +202,7 @@ def _array(text: TextFile) -> Iterator[tuple[int, Any, int]]:
         while True:
             line, piece = reader.value()
             try:
-                yield line, jsontext.parse(piece), len(piece)
+                yield line, jsontext.parse(piece)
             except ValueError as error:
                 raise _fault(error, piece, text.name, line, cut=False) from None
             if reader.peek() == "]":
@@ -196,20 +220,14 @@ class _Window:
 
     def __init__(self, text: TextFile) -> None:
         self.name = text.name
-        self.lines = text.lines()
+        self.pieces = text.pieces()
         self.buffer, self.at, self.line = "", 0, 1
 
     def more(self) -> bool:
-        """Take in more lines; False at the end of the file."""
-        parts = [self.buffer[self.at :]]
-        size = 0
-        for line in self.lines:
-            parts.append(line)
-            size += len(line)
-            if size > 1 << 16:
-                break
-        self.buffer, self.at = "".join(parts), 0
-        return size > 0
+        """Take in more of the file; False at its end."""
+        piece = next(self.pieces, "")
+        self.buffer, self.at = self.buffer[self.at :] + piece, 0
+        return bool(piece)
 
     def peek(self) -> str:
         """The next character that is not space, or '' at the end."""
@@ -265,4 +283,3 @@ class _Window:
                 reason += "; the file is cut off"
             return DataError(f"this is not JSON: {reason}.", file=self.name, line=line)
         return _fault(error, "", self.name, self.line, cut=False)
-

@@ -6,12 +6,10 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from headstart.batches import ROWS
 from headstart.source import Source
-from headstart.textfile import TextFile
+from headstart.textfile import TextFile, split_lines
 
 COLUMN = "text"
-CHARACTERS = 1 << 23  # the most characters of a batch
 
 
 def read(text: TextFile) -> Source:
@@ -23,23 +21,12 @@ def read(text: TextFile) -> Source:
 
 
 def _batches(text: TextFile, notes: list[str]) -> Iterator[pa.RecordBatch]:
-    rows: list[str] = []
-    characters = blank = 0
-    for line in text.lines():
-        stripped = line.rstrip("\r\n")
-        if not stripped.strip():
-            blank += 1
-            continue
-        rows.append(stripped)
-        characters += len(stripped)
-        if len(rows) == ROWS or characters > CHARACTERS:
-            yield _batch(rows)
-            rows, characters = [], 0
-    if rows:
-        yield _batch(rows)
+    blank = 0
+    for piece in text.pieces():
+        lines = [line.rstrip("\r\n") for line in split_lines(piece)]
+        rows = [line for line in lines if line.strip()]
+        blank += len(lines) - len(rows)
+        if rows:
+            yield pa.RecordBatch.from_arrays([pa.array(rows, pa.large_string())], names=[COLUMN])
     if blank:
         notes.append(f"{blank:,} blank line{'s' * (blank > 1)} skipped")
-
-
-def _batch(rows: list[str]) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays([pa.array(rows, pa.large_string())], names=[COLUMN])

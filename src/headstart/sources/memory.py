@@ -18,6 +18,7 @@ from headstart.source import Source
 
 NAME = "memory"
 SPLIT = "split"
+_ODD = "this table cannot be read"
 _INDEX = "__index_level_"  # what pandas calls its index in Arrow
 
 
@@ -33,14 +34,14 @@ def read(data: object) -> Source:
     if isinstance(data, Mapping):
         if not data or not all(isinstance(v, list | tuple | np.ndarray) for v in data.values()):
             raise InputError("A dict of data has column names as keys and lists as values.")
-        with arrow_faults(NAME):
+        with arrow_faults(NAME, _ODD):
             return _table(pa.table({str(k): _column(list(v)) for k, v in data.items()}))
     if isinstance(data, np.ndarray) and data.ndim == 1:
         data = data.tolist()
     if isinstance(data, list | tuple):
         return _list(data)
     raise InputError(
-        f"A {type(data).__name__} cannot be read as data. Give a path, a list of texts, of (text, label) pairs or of"
+        f"Data of type {type(data).__name__} cannot be read. Give a path, a list of texts, of (text, label) pairs or of"
         " dicts, an Arrow table, a pandas or polars frame, or a Hugging Face data set."
     )
 
@@ -55,14 +56,14 @@ def _is_hugging_face(data: object) -> bool:
 
 def _table(data: Any) -> Source:
     notes: list[str] = []
-    with arrow_faults(NAME):
+    with arrow_faults(NAME, _ODD):
         schema, batches = _hugging_face(data) if _is_hugging_face(data) else _arrow(data)
     columns = tuple(c for c in check_schema(NAME, schema) if not c.startswith(_INDEX))
     if len(columns) < len(schema):
         notes.append("the index of the frame is left out")
 
     def stream() -> Iterator[pa.RecordBatch]:
-        with arrow_faults(NAME):
+        with arrow_faults(NAME, _ODD):
             for batch in batches():
                 yield batch if batch.schema.names == list(columns) else batch.select(list(columns))
 
@@ -73,16 +74,15 @@ def _table(data: Any) -> Source:
 def _arrow(data: Any) -> tuple[pa.Schema, Callable[[], Iterator[pa.RecordBatch]]]:
     if isinstance(data, pa.RecordBatchReader):
         return data.schema, lambda: iter(data)
-    if isinstance(data, pa.ChunkedArray | pa.Array) or _is_series(data):
-        column = pa.chunked_array(data) if not isinstance(data, pa.Array) else pa.chunked_array([data])
-        data = pa.table({"text": column})
-    table = data if isinstance(data, pa.Table) else pa.table(data)
+    if isinstance(data, pa.Array):
+        data = pa.chunked_array([data])
+    if not isinstance(data, pa.ChunkedArray | pa.Table):
+        try:
+            data = pa.table(data)
+        except (pa.ArrowInvalid, TypeError):  # a series: a stream of one column, not of a table
+            data = pa.chunked_array(data)
+    table = pa.table({"text": data}) if isinstance(data, pa.ChunkedArray) else data
     return table.schema, lambda: iter(table.to_batches())
-
-
-def _is_series(data: Any) -> bool:
-    """Whether a stream is of one column and not of a table."""
-    return hasattr(data, "__arrow_c_stream__") and not hasattr(data, "columns") and not isinstance(data, pa.Table)
 
 
 def _hugging_face(data: Any) -> tuple[pa.Schema, Callable[[], Iterator[pa.RecordBatch]]]:
@@ -137,9 +137,7 @@ def _list(data: Sequence[Any]) -> Source:
         columns = {name: [item.get(name) for item in data] for name in names}
     arrays = [_array(values, name) for name, values in columns.items()]
     batch = pa.RecordBatch.from_arrays(arrays, names=list(columns))
-    return Source(
-        name=NAME, columns=tuple(columns), batches=lambda: iter([batch]), digest=lambda: None, rows=len(data)
-    )
+    return Source(name=NAME, columns=tuple(columns), batches=lambda: iter([batch]), digest=lambda: None, rows=len(data))
 
 
 def _kind(item: Any, row: int) -> str:
@@ -150,7 +148,9 @@ def _kind(item: Any, row: int) -> str:
     if isinstance(item, Mapping):
         return "a dict"
     raise DataError(
-        f"a {type(item).__name__} is neither a text, nor a (text, label) pair, nor a dict.", file=NAME, row=row
+        f"a row of type {type(item).__name__} is neither a text, nor a (text, label) pair, nor a dict.",
+        file=NAME,
+        row=row,
     )
 
 

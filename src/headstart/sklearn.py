@@ -1,0 +1,123 @@
+"""HeadstartClassifier: a scikit-learn classifier on frozen features. Needs `pip install "headstart[sklearn]"`.
+
+Texts (a list, array or series of str) are embedded through the feature cache; numeric arrays are taken as features.
+Nothing is written but the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from headstart import backbones
+from headstart.calibration import Calibration
+from headstart.errors import MissingExtra
+from headstart.features import Cache, embed
+from headstart.folds import folds, tied
+from headstart.head import CLASSIFICATION
+from headstart.selection import choose
+
+try:
+    from sklearn.base import BaseEstimator, ClassifierMixin
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+except ImportError as error:
+    raise MissingExtra('scikit-learn is needed here: pip install "headstart[sklearn]"') from error
+
+
+class HeadstartClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """Choose a head on folds and calibrate it, for texts or for features that are there already.
+
+    Parameters: head ('auto', 'linear', 'centroid', 'nearest'), balanced (weigh rare classes as much as common ones),
+    backbone (its name), precision ('float32' or 'int8') and random_state (the seed of the folds).
+    """
+
+    def __init__(
+        self,
+        head: str = "auto",
+        *,
+        balanced: bool = False,
+        backbone: str = "minilm",
+        precision: str = "float32",
+        random_state: int = 0,
+    ) -> None:
+        self.head = head
+        self.balanced = balanced
+        self.backbone = backbone
+        self.precision = precision
+        self.random_state = random_state
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        return tags
+
+    def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """X: n texts, or (n, d) features; y: (n,) labels of at least two kinds; sample_weight: (n,)."""
+        values, keys = self._features(X, reset=True)
+        y = np.asarray(y)
+        if y.ndim == 2 and y.shape[1] == 1:
+            from sklearn.utils import column_or_1d
+
+            y = column_or_1d(y, warn=True)
+        check_classification_targets(y)
+        if len(y) != len(values):
+            raise ValueError(f"X has {len(values)} samples, y has {len(y)}.")
+        weight = None
+        if sample_weight is not None:
+            weight = np.asarray(_check_sample_weight(sample_weight, values, ensure_non_negative=True), np.float32)
+            kept = weight > 0
+            values, y, weight, keys = values[kept], y[kept], weight[kept], None if keys is None else keys[kept]
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        c = len(self.classes_)
+        if c < 2:
+            raise ValueError(f"y has 1 class, {self.classes_[:1]}: there is nothing to tell apart.")
+        if self.balanced:
+            counts = np.bincount(codes, minlength=c)
+            weight = (1.0 if weight is None else weight) * (len(codes) / (c * counts[codes])).astype(np.float32)
+        groups = None if keys is None else tied(keys=keys)
+        dealt = folds(codes, groups=groups, seed=self.random_state)
+        T = np.eye(c, dtype=np.float32)[codes]
+        choice = choose(
+            values, T, task=CLASSIFICATION, folds=dealt, head=self.head, weight=weight, seed=self.random_state
+        )
+        self.head_ = choice.head
+        self.calibration_ = _calibrated(choice, codes, dealt)
+        return self
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """(n, c) calibrated probabilities, columns in the order of `classes_`."""
+        check_is_fitted(self)
+        values, _ = self._features(X, reset=False)
+        P = self.calibration_.apply(self.head_.scores(values)).astype(np.float64)
+        return np.asarray(P / P.sum(1, keepdims=True))
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """(n,) labels."""
+        return np.asarray(self.classes_[self.predict_proba(X).argmax(1)])
+
+    def _features(self, X: Any, *, reset: bool) -> tuple[NDArray[np.float32], NDArray[np.uint64] | None]:
+        if _are_texts(X):
+            found = embed(list(X), backbones.load(self.backbone, precision=self.precision), Cache())
+            if reset:
+                self.__dict__.pop("n_features_in_", None)
+            return found.values, found.keys
+        values = validate_data(self, X, reset=reset, dtype=np.float64)
+        with np.errstate(over="ignore"):
+            values = values.astype(np.float32)
+        return np.clip(values, -1e18, 1e18), None
+
+
+def _are_texts(X: Any) -> bool:
+    if hasattr(X, "ndim") and X.ndim != 1:
+        return False
+    if not hasattr(X, "__len__") or isinstance(X, str | bytes) or len(X) == 0:
+        return False
+    return all(isinstance(x, str) for x in (X if isinstance(X, Sequence) else list(X)))
+
+
+def _calibrated(choice: Any, codes: NDArray[np.intp], dealt: NDArray[np.integer]) -> Calibration:
+    raise NotImplementedError
