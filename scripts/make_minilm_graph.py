@@ -4,9 +4,9 @@
     python scripts/make_minilm_graph.py --calibrate  measures minilm-int8.safetensors anew first, on calibration.txt
 
 minilm.onnx is the float32 network in standard operators (opset 20), written out by hand from the BERT paper (Devlin et
-al. 2019, section 3; post-norm blocks as in Vaswani et al. 2017, section 3.1). Its weights are not in it: every initialiser
-points by offset into the published model.safetensors. minilm-int8.onnx is the same network with its 24 linear layers in
-8-bit integers; backbones/int8.py says how, and makes their weights when the network is loaded.
+al. 2019, section 3; post-norm blocks as in Vaswani et al. 2017, section 3.1). Its weights are not in it: every
+initialiser points by offset into the published model.safetensors. minilm-int8.onnx is the same network with its 24
+linear layers in 8-bit integers; backbones/int8.py says how, and makes their weights when the network is loaded.
 
 Letters: b texts, s tokens a text, 384 channels, 12 attention heads of 32 channels.
 """
@@ -69,6 +69,10 @@ class Graph:
             name, FILE, TensorProto.FLOAT, entry["shape"], offset=self.header["first byte"] + start, length=end - start
         )
 
+    def made(self, name: str, kind: int, shape: Iterable[int], size: int) -> str:
+        """A tensor that is made when the network is loaded."""
+        return self.external(name, int8.LOCATION, kind, shape, offset=0, length=size)
+
     def linear(self, x: str, name: str) -> str:
         """(b*s, K) -> (b*s, N): x @ W.T + bias, W (N, K) as the published file holds it."""
         return self.op("Gemm", x, self.weight(f"{name}.weight"), self.weight(f"{name}.bias"), transB=1)
@@ -86,7 +90,9 @@ def header(weights: Path) -> dict[str, dict]:
         return {**json.loads(file.read(size)), "first byte": 8 + size}
 
 
-def network(g: Graph, attention: Callable[[str, int], str], linear: Callable[[str, str], str], mask: bool) -> onnx.ModelProto:
+def network(
+    g: Graph, attention: Callable[[str, int], str], linear: Callable[[str, str], str], *, mask: bool
+) -> onnx.ModelProto:
     """The parts both precisions share: embeddings, norms, pooling at every tap, inputs and outputs."""
     flat = g.constant("flat", np.array([-1, WIDTH]))
     first, second = g.constant("first", np.array([0])), g.constant("second", np.array([1]))
@@ -113,10 +119,11 @@ def network(g: Graph, attention: Callable[[str, int], str], linear: Callable[[st
             g.op("ReduceMean", states, second, keepdims=0, out=f"mean{block}")
 
     tap(x, 0)
+    gelu = "none" if mask else "tanh"  # in int8 the quicker form, 5e-4 away at most, is lost in the rounding
     for block in range(BLOCKS):
         layer = f"encoder.layer.{block}"
         x = g.norm(g.op("Add", attention(x, block), x), f"{layer}.attention.output.LayerNorm")
-        inner = g.op("Gelu", linear(x, f"{layer}.intermediate.dense"), approximate="none" if mask else "tanh")  # (b*s, 1536)
+        inner = g.op("Gelu", linear(x, f"{layer}.intermediate.dense"), approximate=gelu)  # (b*s, 1536)
         x = g.norm(g.op("Add", linear(inner, f"{layer}.output.dense"), x), f"{layer}.output.LayerNorm")
         tap(x, block + 1)
     inputs = ["input_ids", "attention_mask"] if mask else ["input_ids"]
@@ -139,8 +146,9 @@ def float32(contents: dict[str, dict]) -> onnx.ModelProto:
     def attention(x: str, block: int) -> str:
         if block == 0:
             g.op("Concat", "shape", shape, axis=0, out="split")  # (b, s, 12, 32)
-            far = g.op("Mul", g.op("Sub", g.constant("one", np.float32(1)), "mask"), g.constant("far", np.float32(-1e4)))
-            g.op("Unsqueeze", far, g.constant("middle", np.array([1, 2])), out="bias")  # (b, 1, 1, s): -10000 at padding
+            padding = g.op("Sub", g.constant("one", np.float32(1)), "mask")
+            far = g.op("Mul", padding, g.constant("far", np.float32(-1e4)))
+            g.op("Unsqueeze", far, g.constant("middle", np.array([1, 2])), out="bias")  # (b, 1, 1, s)
         layer = f"encoder.layer.{block}.attention"
         q, k, v = (
             g.op("Transpose", g.op("Reshape", g.linear(x, f"{layer}.self.{part}"), "split"), perm=perm)
@@ -164,12 +172,12 @@ def int8_graph(contents: dict[str, dict], constants: dict[str, NDArray]) -> onnx
         N, K = contents[f"{name}.query.weight" if joined else f"{name}.weight"]["shape"]
         N *= 3 if joined else 1
         if not smoothed:
-            x = g.op("Mul", x, g.external(f"{name}.inverse", int8.LOCATION, TensorProto.FLOAT, [K], offset=0, length=4 * K))
+            x = g.op("Mul", x, g.made(f"{name}.inverse", TensorProto.FLOAT, [K], 4 * K))
         scale = g.constant(f"{name}.scale", constants[f"{name}.scale"])
         zero = g.constant(f"{name}.zero", constants[f"{name}.zero"])
-        W = g.external(f"{name}.int8", int8.LOCATION, TensorProto.INT8, [K, N], offset=0, length=K * N)
-        step = g.external(f"{name}.step", int8.LOCATION, TensorProto.FLOAT, [N], offset=0, length=4 * N)
-        bias = g.external(f"{name}.offset", int8.LOCATION, TensorProto.FLOAT, [N], offset=0, length=4 * N)
+        W = g.made(f"{name}.int8", TensorProto.INT8, [K, N], K * N)
+        step = g.made(f"{name}.step", TensorProto.FLOAT, [N], 4 * N)
+        bias = g.made(f"{name}.offset", TensorProto.FLOAT, [N], 4 * N)
         x = g.op("QuantizeLinear", x, scale, zero)
         return g.op("MatMulIntegerToFloat", x, W, scale, step, zero, "", bias, domain="com.microsoft")
 
@@ -201,7 +209,8 @@ def calibrate(weights: Path, texts: list[str]) -> dict[str, NDArray]:
     seen: dict[str, list[NDArray]] = {name: [] for name in names}
     for ids in minilm.tokenise(minilm.tokeniser(weights), texts):
         tokens = np.array([ids], np.int64)
-        for name, value in zip(names, session.run(None, {"input_ids": tokens, "attention_mask": tokens * 0 + 1}), strict=True):
+        feed = {"input_ids": tokens, "attention_mask": np.ones_like(tokens)}
+        for name, value in zip(names, session.run(None, feed), strict=True):
             seen[name].append(value)
     inputs = {weight.removesuffix(".weight"): np.concatenate(seen[tensor]) for weight, tensor in entering.items()}
     return int8.calibrated(inputs, minilm.published(weights))
@@ -214,7 +223,8 @@ def main(arguments: list[str]) -> None:
     if "--calibrate" in arguments:
         save_file(calibrate(weights, (HERE / "calibration.txt").read_text("utf-8").splitlines()), minilm.CONSTANTS)
     contents = header(weights)
-    for precision, model in (("float32", float32(contents)), ("int8", int8_graph(contents, load_file(minilm.CONSTANTS)))):
+    made = {"float32": float32(contents), "int8": int8_graph(contents, load_file(minilm.CONSTANTS))}
+    for precision, model in made.items():
         path = minilm.GRAPHS[precision]
         path.write_bytes(model.SerializeToString(deterministic=True))
         print(f"{path}: {path.stat().st_size:,} bytes, {len(model.graph.node)} nodes")

@@ -151,7 +151,7 @@ def test_it_loads_nothing_and_complains_of_nothing(page: Page, reports: pathlib.
     assert [e for e in page.events if e["method"] in complaints] == []
 
 
-@pytest.mark.parametrize("width", [320, 360, 768, 1440])
+@pytest.mark.parametrize("width", [320, 360, 1440])
 @pytest.mark.parametrize("name", NAMES)
 def test_the_page_never_scrolls_sideways(page: Page, reports: pathlib.Path, name: str, width: int) -> None:
     page.open(reports / f"{name}.html", width=width)

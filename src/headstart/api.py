@@ -119,7 +119,6 @@ def fit(
         refuse=refuse,
         seed=seed,
         clock=clock,
-        progress=progress,
     )
     facts = {
         **learned.facts,
@@ -131,7 +130,9 @@ def fit(
         "backbone": {**_backbone_facts(base), "agreement": agreement},
     }
     facts["data"]["notes"] = [*facts["data"]["notes"], *said]
-    return _save(chosen_name, learned, facts, base, train if keep_examples else None, Path(project), clock)
+    spread = np.sort(np.random.default_rng(seed).permutation(len(train))[: saved.PROBE_COUNT])
+    kept = train if keep_examples else None
+    return _save(chosen_name, learned, facts, base, kept, Path(project), clock, probes=train.texts(spread))
 
 
 def _check(*, task: str | None, head: str, refuse: float) -> None:
@@ -220,9 +221,11 @@ def _backbone(name: str, precision: str, train: Dataset) -> tuple[Backbone, floa
     """The backbone at the asked or the found precision, its agreement with float32, and what to say of it."""
     if precision != "auto":
         return backbones.load(name, precision=precision), None, []
-    sample = np.random.default_rng(0).permutation(len(train))[:64]
-    chosen, agreement, said = backbones.choose_precision(name, train.texts(np.sort(sample)))
-    return chosen, agreement, [said] if said else []
+    where = Cache()
+    chosen, agreement, said = backbones.choose_precision(
+        name, train.contents, encode=lambda base, texts: embed(texts, base, where).values
+    )
+    return chosen, agreement, [said]
 
 
 def _backbone_facts(base: Backbone) -> dict[str, Any]:
@@ -483,7 +486,5 @@ def remove(name: str, *, project: str | Path = ".") -> list[int]:
 def cache(*, clear: bool = False) -> dict[str, Any]:
     """Where the feature cache is and how large; with `clear`, empty it (the size is what it was)."""
     where = Cache()
-    rows, size = where.size()
-    if clear:
-        where.clear()
-    return {"folder": str(where.folder), "rows": rows, "bytes": size, "cleared": clear}
+    size = where.clear() if clear else where.size()
+    return {"folder": str(where.folder), "bytes": size, "cleared": clear}

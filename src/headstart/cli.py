@@ -365,7 +365,7 @@ def cache(
         _print_json(found)
     else:
         done = "cleared, was " if clear else ""
-        _say(f"{_plain(found['folder'])}: {done}{found['rows']:,} features, {found['bytes'] / 1e6:,.1f} MB")
+        _say(f"{_plain(found['folder'])}: {done}{found['bytes'] / 1e6:,.1f} MB")
 
 
 def _version(value: bool) -> None:

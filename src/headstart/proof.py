@@ -6,7 +6,7 @@ its group. A test set given apart is looked at once, at the end.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -14,18 +14,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart import curation, curve, evaluation, heads, thresholds
+from headstart import curation, curve, evaluation, heads, unknown
 from headstart.calibration import Calibration, calibrate, calibrate_multilabel
 from headstart.dataset import Dataset
 from headstart.errors import InputError
 from headstart.folds import folds, overlap, tied
 from headstart.head import CLASSIFICATION, MULTILABEL, REGRESSION, Head
+from headstart.model import Answers
 from headstart.selection import Choice, choose
+from headstart.thresholds import tune
 from headstart.unknown import Unknown
 
 Floats = NDArray[np.float32]
 Clock = Callable[[str], AbstractContextManager[None]]
-SHOWN = 50  # suspects and scatter points kept in the facts
+SHOWN = 50  # suspects kept in the facts
+POINTS = 500  # of a scatter picture
+SHORT = 300  # characters of a text kept in the facts
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,306 @@ class Learned:
     task: str
     labels: tuple[str, ...]
     head: Head
-    choice: dict[str, Any]
+    choice: Mapping[str, Any]  # name, strength, pool, why
     calibration: Calibration
     unknown: Unknown | None
     thresholds: Floats | None
     facts: dict[str, Any]
+
+
+def learn(
+    train: Dataset,
+    X: Floats,
+    *,
+    pool: Floats | None,
+    names: Floats | None,
+    held: tuple[Dataset, Floats] | None,
+    head: str,
+    balanced: bool,
+    refuse: float,
+    seed: int,
+    clock: Clock,
+) -> Learned:
+    """Choose a head on folds, calibrate, and measure everything the report shows.
+
+    train: n labelled examples with features X (n, d). pool: (m, d) features of rows without a label. names: (c, d)
+    features of what the label names mean. held: a test set with its features, used for its figures only.
+    """
+    task, labels = train.task, train.labels
+    groups = tied(*(() if train.group is None else (train.group,)), keys=train.keys)
+    target = train.y if task == CLASSIFICATION else train.T
+    T = train.targets()
+    with clock("fit"):
+        dealt = folds(target, repeats=_repeats(len(train)), groups=groups, seed=seed)
+        choice = choose(
+            X, T, task=task, folds=dealt, head=head, weight=_weight(train, T, balanced), names=names, pool=pool, seed=seed
+        )
+    with clock("evaluate"):
+        judged = _Judged(train, X, T, groups, dealt, choice, seed)
+        proven = {
+            CLASSIFICATION: _one_label,
+            MULTILABEL: _several_labels,
+            REGRESSION: _number,
+        }[task](judged, refuse)
+        facts = _facts(train, choice, pool) | proven.facts
+        learned = Learned(
+            task, labels, choice.head,
+            {"name": choice.name, "strength": choice.strength, "pool": choice.pool, "why": choice.why},
+            proven.calibration, proven.unknown, proven.thresholds, facts,
+        )  # fmt: skip
+        if held is not None:
+            _test(learned, *held, train.keys)
+    return learned
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """What the figures are made from."""
+
+    train: Dataset
+    X: Floats
+    T: Floats
+    groups: NDArray[np.int64]
+    dealt: NDArray[np.integer[Any]]  # (repeats, n)
+    choice: Choice
+    seed: int
+
+    def how(self) -> str:
+        """How the figures were had, in words."""
+        k, repeats = int(self.dealt.max()) + 1, len(self.dealt)
+        return f"cross-fitted in {k} folds" + (f", {repeats} times" if repeats > 1 else "")
+
+    def tested(self) -> NDArray[np.int64]:
+        """The rows that have an out-of-fold score."""
+        return np.flatnonzero(np.isfinite(self.choice.scores).all(1))
+
+
+@dataclass(frozen=True)
+class _Proven:
+    calibration: Calibration
+    unknown: Unknown | None
+    thresholds: Floats | None
+    facts: dict[str, Any]
+
+
+def _repeats(n: int) -> int:
+    """More deals where there are few examples; one is enough where there are many."""
+    return 1 if n > 3000 else 2 if n > 600 else 3
+
+
+def _weight(train: Dataset, T: Floats, balanced: bool) -> Floats | None:
+    weight = train.weight
+    if balanced and train.task == CLASSIFICATION:
+        counts = np.maximum(T.sum(0), 1)
+        weight = (1.0 if weight is None else weight) * (T @ (len(T) / (len(counts) * counts)))
+    return None if weight is None else np.asarray(weight, np.float32)
+
+
+def _facts(train: Dataset, choice: Choice, pool: Floats | None) -> dict[str, Any]:
+    if train.task == REGRESSION:
+        classes = []
+    else:
+        classes = [{"label": label, "n": int(n)} for label, n in zip(train.labels, (train.targets() > 0).sum(0), strict=True)]
+    groups = None if train.group is None else len(np.unique(train.group))
+    return {
+        "task": train.task,
+        "labels": list(train.labels),
+        "data": {
+            "name": train.name, "digest": train.digest, "rows": int(train.rows.max(initial=0)), "used": len(train),
+            "unlabelled": 0 if pool is None else len(pool), "duplicates": train.duplicates, "conflicts": train.conflicts,
+            "groups": groups, "classes": classes, "notes": list(train.notes), "test_overlap": None,
+            "unlabelled_pool": len(pool) if choice.pool and pool is not None else 0,
+        },
+        "head": {
+            "name": choice.name, "strength": choice.strength, "pool": choice.pool, "why": choice.why, "tie": choice.tie,
+            "candidates": list(choice.candidates),
+        },
+        "estimate": None, "test": None, "per_class": [], "per_class_from": "estimate", "confusion": None, "confused": [],
+        "suspects": [], "calibration": None, "thresholds": None, "unknown": None, "curve": None, "scatter": None,
+    }  # fmt: skip
+
+
+def _one_label(judged: _Judged, refuse: float) -> _Proven:
+    train, choice, seed = judged.train, judged.choice, judged.seed
+    rows, y = judged.tested(), judged.train.y
+    if not len(rows):
+        return _Proven(Calibration(), None, None, {})
+    calibration, reliability = calibrate(choice.scores, y, fold=judged.dealt[0], seed=seed)
+    P = np.zeros(choice.scores.shape, np.float32)
+    P[rows] = calibration.apply(choice.scores[rows])
+    found = evaluation.report_classification(y[rows], P[rows], train.labels, groups=judged.groups[rows], seed=seed)
+    strange, caught = unknown.learn(
+        judged.X[rows], y[rows], P[rows], groups=judged.groups[rows], share=refuse, seed=seed
+    )  # fmt: skip
+    rapid = heads.rapid(judged.T.shape[1])
+    learning = curve.learning_curve(
+        judged.X, y, judged.dealt[0], rapid, groups=judged.groups, seed=seed, shown=found["estimate"]["accuracy"]
+    )
+    facts = {
+        **found,
+        "estimate": {**found["estimate"], "how": judged.how()},
+        "confused": _examples(found["confused"], train, y, P, rows),
+        "suspects": _suspects(train, P, rows),
+        "calibration": reliability.facts(),
+        "unknown": caught.facts(train.labels),
+        "curve": None if learning is None else learning.facts(train.labels),
+    }
+    return _Proven(calibration, strange, None, facts)
+
+
+def _several_labels(judged: _Judged, refuse: float) -> _Proven:
+    train, choice, seed = judged.train, judged.choice, judged.seed
+    rows = judged.tested()
+    if not len(rows):
+        return _Proven(Calibration(several=True), None, np.full(len(train.labels), 0.5, np.float32), {})
+    T, groups = judged.T[rows], judged.groups[rows]
+    calibration, reliability = calibrate_multilabel(choice.scores[rows], T, fold=judged.dealt[0][rows], seed=seed)
+    P = calibration.apply(choice.scores[rows])
+    tuned = tune(P, T, fold=judged.dealt[0][rows], seed=seed)
+    found = evaluation.report_multilabel(T, P, train.labels, chosen=tuned.chosen, groups=groups, seed=seed)
+    strange, caught = unknown.learn(judged.X[rows], None, None, groups=groups, share=refuse, seed=seed)
+    facts = {
+        **found,
+        "estimate": {**found["estimate"], "how": judged.how()},
+        "calibration": reliability.facts(),
+        "thresholds": [
+            {"label": label, "threshold": float(t), "n": int(n)}
+            for label, t, n in zip(train.labels, tuned.thresholds, T.sum(0), strict=True)
+        ],
+        "unknown": caught.facts(train.labels),
+    }
+    return _Proven(calibration, strange, tuned.thresholds, facts)
+
+
+def _number(judged: _Judged, refuse: float) -> _Proven:
+    train, choice, seed = judged.train, judged.choice, judged.seed
+    rows = judged.tested()
+    if not len(rows):
+        return _Proven(Calibration(), None, None, {})
+    true, said = judged.T[rows, 0], choice.scores[rows, 0]
+    found = evaluation.report_regression(true, said, groups=judged.groups[rows], seed=seed)
+    strange, caught = unknown.learn(judged.X[rows], None, None, groups=judged.groups[rows], share=refuse, seed=seed)
+    some = np.random.default_rng(seed).permutation(len(rows))[:POINTS]
+    facts = {
+        **found,
+        "estimate": {**found["estimate"], "how": judged.how()},
+        "scatter": [[float(true[i]), float(said[i])] for i in some],
+        "unknown": caught.facts(()),
+    }
+    return _Proven(Calibration(), strange, None, facts)
+
+
+def _examples(
+    pairs: Sequence[Mapping[str, Any]], train: Dataset, y: NDArray[np.int32], P: Floats, rows: NDArray[np.int64]
+) -> list[dict[str, Any]]:
+    """The most confused pairs with up to three real examples each, the surest mistakes first."""
+    codes = {label: j for j, label in enumerate(train.labels)}
+    said, sure = P[rows].argmax(1), P[rows].max(1)
+    found = []
+    for pair in pairs:
+        i, j = codes[pair["true"]], codes[pair["predicted"]]
+        wrong = np.flatnonzero((y[rows] == i) & (said == j))
+        best = wrong[np.argsort(-sure[wrong], kind="stable")][:3]
+        texts = train.texts(rows[best])
+        examples = [
+            {"row": int(train.rows[rows[b]]), "text": text[:SHORT], "probability": float(sure[b])}
+            for b, text in zip(best, texts, strict=True)
+        ]
+        found.append({**pair, "examples": examples})
+    return found
+
+
+def _suspects(train: Dataset, P: Floats, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
+    """Labels that look wrong, the likeliest mistakes first."""
+    suspects = curation.suspects(P[rows], train.y[rows])
+    index = rows[suspects.index[:SHOWN]]
+    return [
+        {
+            "row": int(train.rows[i]), "text": text[:SHORT], "given": train.labels[train.y[i]],
+            "suggested": train.labels[j], "probability": float(p),
+        }
+        for i, text, j, p in zip(
+            index, train.texts(index), suspects.suggested[:SHOWN], suspects.probability[:SHOWN], strict=True
+        )
+    ]  # fmt: skip
+
+
+def _test(learned: Learned, held: Dataset, X: Floats, trained: NDArray[np.uint64]) -> None:
+    """Add the figures of a test set to the facts."""
+    scores = learned.head.scores(X)
+    if learned.task == REGRESSION:
+        answers = Answers(scores, np.zeros(scores.shape, bool), np.zeros(len(X), bool))
+    else:
+        P = learned.calibration.apply(scores)
+        chosen = P.argmax(1)[:, None] == np.arange(P.shape[1]) if learned.thresholds is None else learned.thresholds <= P
+        answers = Answers(P, chosen, np.zeros(len(X), bool))
+    found = measure(learned.task, learned.labels, answers, held, trained)
+    learned.facts["test"] = found["test"]
+    learned.facts["data"]["test_overlap"] = found["overlap"]
+    if found["per_class"]:
+        learned.facts.update(per_class=found["per_class"], per_class_from="test")
+    if found["confusion"] is not None:
+        learned.facts["confusion"] = found["confusion"]
+
+
+def measure(
+    task: str,
+    labels: Sequence[str],
+    answers: Answers,
+    held: Dataset,
+    trained: NDArray[np.uint64] | None,
+) -> dict[str, Any]:
+    """Figures of answers to a labelled data set: {test, per_class, confusion, overlap, notes}.
+
+    trained: (m, 2) keys of the training examples, to count test rows that occur there too; None when not known.
+    """
+    groups = tied(*(() if held.group is None else (held.group,)), keys=held.keys)
+    if task == REGRESSION and not len(held):
+        raise InputError(f"{held.name}: no row has a number to compare with.")
+
+    def figures(rows: NDArray[np.int64]) -> dict[str, Any]:
+        if task == CLASSIFICATION:
+            return evaluation.report_classification(held.y[rows], answers.P[rows], labels, groups=groups[rows])
+        if task == MULTILABEL:
+            return evaluation.report_multilabel(
+                held.T[rows], answers.P[rows], labels, chosen=answers.chosen[rows], groups=groups[rows]
+            )
+        return evaluation.report_regression(held.T[rows, 0], answers.P[rows, 0], groups=groups[rows])
+
+    found = figures(np.arange(len(held)))
+    test, notes = found["estimate"], []
+    seen = np.zeros(0, np.int64) if trained is None else overlap(trained, held.keys)
+    if len(seen):
+        apart = np.setdiff1d(np.arange(len(held)), seen)
+        notes.append(f"{len(seen):,} of {len(held):,} rows also occur in the training data")
+        if len(apart):
+            test = {**test, "apart": figures(apart)["estimate"]}
+    if answers.unknown.any():
+        notes.append(f"{int(answers.unknown.sum()):,} rows are answered with 'unknown'; their labels are counted all the same")
+    return {
+        "test": test,
+        "per_class": found.get("per_class") or [],
+        "confusion": found.get("confusion"),
+        "overlap": None if trained is None else len(seen),
+        "notes": notes,
+    }
+
+
+def from_names(labels: tuple[str, ...], names: Floats, pool: Floats | None) -> Learned:
+    """A zero-shot head from the features (c, d) of what the labels mean; nothing about it can be measured."""
+    head = heads.load("prior").of(names, pool)
+    why = "there are no labelled examples, so the label names stand for the classes"
+    facts = {
+        "task": CLASSIFICATION,
+        "labels": list(labels),
+        "data": {
+            "name": "label names", "digest": "", "rows": 0, "used": 0, "unlabelled": 0 if pool is None else len(pool),
+            "duplicates": 0, "conflicts": 0, "groups": None, "classes": [{"label": x, "n": 0} for x in labels],
+            "notes": [], "test_overlap": None, "unlabelled_pool": 0,
+        },
+        "head": {"name": "prior", "strength": None, "pool": pool is not None, "why": why, "tie": None, "candidates": []},
+        "estimate": None, "test": None, "per_class": [], "per_class_from": "estimate", "confusion": None, "confused": [],
+        "suspects": [], "calibration": None, "thresholds": None, "unknown": None, "curve": None, "scatter": None,
+    }  # fmt: skip
+    choice = {"name": "prior", "strength": None, "pool": pool is not None, "why": why}
+    return Learned(CLASSIFICATION, labels, head, choice, Calibration(), None, None, facts)

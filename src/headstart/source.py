@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from headstart.errors import DataError, InputError
 from headstart.rawfile import missing, shown, stamp
-from headstart.textfile import HEAD, TextFile, open_text
+from headstart.textfile import HEAD, TextFile, open_text, utf16_without_mark
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -82,6 +82,8 @@ def open_source(where: object, *, encoding: str | None = None) -> Source:
         return where
     if not isinstance(where, (str, os.PathLike)):
         source = _choice("memory")(where)
+    elif not os.fspath(where):
+        raise InputError("The name of the data file is empty.")
     elif where == STANDARD_INPUT:
         source = _open_text(open_text(None, encoding))
     else:
@@ -135,11 +137,10 @@ def _refuse_binary(head: bytes, name: str) -> None:
             raise DataError(f"this is {what}.", file=name)
     if head.startswith((b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")):
         return
-    even, odd = head[0::2].count(0), head[1::2].count(0)
-    if (even == 0) != (odd == 0):  # zeros in every other byte alone: UTF-16
+    if utf16_without_mark(head) is not None:
         return
     control = len(head) - len(head.translate(None, _CONTROL))
-    if control > 0.02 * len(head) and control > 1:
+    if b"\0" in head and control > max(2, 0.02 * len(head)):
         raise DataError(
             f"this is a binary file ({control:,} control characters in its first {len(head):,} bytes).",
             file=name,

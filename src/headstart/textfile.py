@@ -47,8 +47,8 @@ class TextFile:
     _blocks: Callable[[], Iterator[bytes]]
     _digests: list[str] = field(default_factory=list)  # of each complete reading
 
-    def pieces(self) -> Iterator[str]:
-        """Characters in pieces of whole lines. Raises DataError with the line of the first fault."""
+    def pieces(self, *, whole_lines: bool = True) -> Iterator[str]:
+        """Characters in pieces, of whole lines if wanted. Raises DataError with the line of the first fault."""
         sha = hashlib.sha256()
 
         def hashed() -> Iterator[bytes]:
@@ -57,7 +57,8 @@ class TextFile:
                 yield block
 
         try:
-            yield from _whole_lines(_decoded(hashed(), self.encoding, self.name), self.name)
+            texts = _decoded(hashed(), self.encoding, self.name)
+            yield from _whole_lines(texts, self.name) if whole_lines else texts
         except _Undecodable as fault:  # standard input, past what was looked at
             raise DataError(f"{fault} is not {self.encoding}.", file=self.name, line=fault.line, todo=_SAY) from None
         if self.sha256 not in (None, sha.hexdigest()):
@@ -164,12 +165,24 @@ def _by_mark(head: bytes) -> tuple[str, tuple[str, ...]]:
     for mark, codec, said in _MARKS:
         if head.startswith(mark):
             return codec, () if said == "UTF-8" else (f"read as {said}: its byte order mark says so",)
-    pairs = len(head) // 2
-    even, odd = head[0 : 2 * pairs : 2].count(0), head[1 : 2 * pairs : 2].count(0)
-    if max(even, odd) >= max(1, pairs // 50) and min(even, odd) == 0:
-        codec = "utf-16-be" if even else "utf-16-le"
+    codec = utf16_without_mark(head)
+    if codec is not None:
         return codec, ("read as UTF-16 without its mark: every other byte is zero",)
     return "utf-8", ()
+
+
+def utf16_without_mark(head: bytes) -> str | None:
+    """The codec, if zero bytes lie where UTF-16 has them and the line ends are those of UTF-16; else None."""
+    head = head[: len(head) // 2 * 2]
+    even, odd = head[0::2].count(0), head[1::2].count(0)
+    if min(even, odd) > 0.05 * max(even, odd) or max(even, odd) < max(1, 0.01 * len(head)):
+        return None
+    codec = "utf-16-be" if even > odd else "utf-16-le"
+    ends = head.count(b"\n") + head.count(b"\r")
+    text = head.decode(codec, "ignore")
+    if ends == 0:
+        return codec if max(even, odd) > 0.12 * len(head) else None
+    return codec if text.count("\n") + text.count("\r") >= 0.8 * ends else None
 
 
 def _check_1252(stream: Callable[[], Iterator[bytes]], name: str, fault: _Undecodable) -> None:

@@ -18,7 +18,7 @@ Encode = Callable[[Backbone, Sequence[str]], NDArray[np.float32]]
 
 
 def load(name: str, *, precision: str | None = None, cut: str | None = None) -> Backbone:
-    """A backbone by name: "minilm" (float32 or int8; cuts "0" to "6" and sums as "5+6") or "fake". Loads no weights yet.
+    """A backbone by name: "minilm" (float32 or int8; cuts "0" to "6", and as "5+6") or "fake". Loads no weights.
 
     Raises NotFound for an unknown name, InputError for a precision or cut it does not have.
     """
@@ -46,7 +46,8 @@ def agreement(approximate: Backbone, exact: Backbone, contents: Sequence[str], *
     fraction of variance unexplained, taken from one. A cosine would flatter texts that are all alike. `encode(backbone,
     contents)` may go through a feature cache. Where all contents are equal the mean cosine is given instead.
     """
-    sample = [contents[i] for i in np.unique(np.linspace(0, len(contents) - 1, min(SAMPLE, len(contents))).astype(int))]
+    rows = np.unique(np.linspace(0, len(contents) - 1, min(SAMPLE, len(contents))).astype(int))
+    sample = [str(contents[i]) for i in rows.tolist()]  # an Arrow array gives scalars
     a, e = (encode(backbone, sample).astype(np.float64) for backbone in (approximate, exact))
     spread = ((e - e.mean(0)) ** 2).sum(1).mean()
     if spread < 1e-9:
@@ -69,5 +70,5 @@ def choose_precision(
     n = min(SAMPLE, len(contents))
     said = f"on {n} of your texts int8 features keep {kept:.1%} of what distinguishes them in float32"
     if kept >= ENOUGH:
-        return quick, kept, f"{name} in int8, about twice as fast: {said}."
+        return quick, kept, f"{name} in int8, the faster: {said}."
     return exact, kept, f"{name} in float32: {said}, and {ENOUGH:.0%} is asked."

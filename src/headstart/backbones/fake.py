@@ -59,4 +59,5 @@ class Fake:
             for gram in grams(text):
                 for channel, value in places(gram):
                     X[i, channel] += value
-        return X / np.maximum(np.linalg.norm(X, axis=1, keepdims=True), np.float32(1e-12))
+        X /= np.maximum(np.linalg.norm(X, axis=1, keepdims=True), np.float32(1e-12))
+        return X

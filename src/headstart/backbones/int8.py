@@ -4,9 +4,9 @@ Dynamic quantisation takes its scale over the whole batch: a row's feature would
 and a cache of features would be wrong. Here everything is fixed beforehand:
 
 - activations: uint8, one scale and zero point a layer, from the range seen on a calibration text;
-- smoothing: channel k of the input is divided, row k of the weights multiplied by c_k = a_k^0.8 / w_k^0.2, where a_k and w_k
-  are the largest magnitudes of the channel and of the row (SmoothQuant, Xiao et al. 2023, section 4, equation 4; their
-  strength is 0.5). In front of the attention's output layer the division is folded into the value projection;
+- smoothing: channel k of the input is divided, row k of the weights multiplied by c_k = a_k^0.8 / w_k^0.2, where a_k
+  and w_k are the largest magnitudes of the channel and of the row (SmoothQuant, Xiao et al. 2023, section 4, equation
+  4; their strength is 0.5). Before the attention's output layer the division is folded into the value projection;
 - weights: one step an output column, 7 bits (-64 ... 64) instead of 8, so that the 16-bit sums of the AVX2 instruction
   vpmaddubsw cannot overflow (255 * 64 * 2 < 2**15) and every processor gives the same integers.
 
@@ -18,6 +18,7 @@ Letters: K inputs and N outputs of a layer. Published weights are (N, K), as in 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,8 +52,8 @@ def joined(layer: str, published: Arrays) -> tuple[NDArray[np.float32], NDArray[
 def calibrated(inputs: Arrays, published: Arrays) -> dict[str, NDArray[np.generic]]:
     """The constants of every layer from inputs seen on calibration texts.
 
-    inputs: for every published linear layer, (tokens, K) float32. Returns for every layer `.smooth` (K,) float32, `.scale`
-    () float32 and `.zero` () uint8.
+    inputs: for every published linear layer, (tokens, K) float32. Returns for every layer `.smooth` (K,) float32,
+    `.scale` () float32 and `.zero` () uint8.
     """
     constants: dict[str, NDArray[np.generic]] = {}
     for layer in layers(published):
@@ -70,13 +71,13 @@ def calibrated(inputs: Arrays, published: Arrays) -> dict[str, NDArray[np.generi
     return constants
 
 
-def quantised(published: Arrays, constants: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
-    """The tensors of the int8 graph: for every layer `.int8` (K, N) int8, `.step` and `.offset` (N,), `.inverse` (K,) float32."""
+def quantised(published: Arrays, constants: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.generic]]:
+    """Tensors of the int8 graph: a layer's `.int8` (K, N) int8, `.step`, `.offset` (N,), `.inverse` (K,) float32."""
     made: dict[str, NDArray[np.generic]] = {}
     for layer in layers(published):
         W, b = joined(layer, published)
         W = W * constants[f"{layer}.smooth"][:, None]
-        if layer.endswith(".self"):  # the value projection gives what the attention's output layer wants, already smoothed
+        if layer.endswith(".self"):  # the value projection gives what the output layer wants, already smoothed
             value = np.ones(W.shape[1], np.float32)
             value[-W.shape[0] :] = 1 / constants[f"{layer.removesuffix('.self')}.output.dense.smooth"]
             W, b = W * value, b * value

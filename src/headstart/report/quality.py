@@ -73,9 +73,10 @@ def how_good(facts: Record) -> str:
     )
     said = f"<strong>{percent(value)}</strong> {head.name} {_where(main, main is test)}{interval}"
     body = p(said, kind="big") + f'<div class="hero">{pictures.gauge("main", value, low, high, base, head.name)}</div>'
+    apart = record(test.get("apart"))  # without the rows that are in the training data as well
     rows = [
         _row(source, each, word)
-        for source, word in ((test, "test file"), (estimate, "estimate"))
+        for source, word in ((test, "test file"), (apart, "unseen test rows"), (estimate, "estimate"))
         for each in figures
         if not (source is main and each is head and number(record(main.get("at_half")).get(head.key)) is None)
     ]
@@ -134,11 +135,11 @@ def _row(source: Record, each: Figure, word: str) -> Strip:
 
 
 def _errors(source: Record, word: str) -> str:
-    """Regression: the usual error in the unit of the data, beside that of always giving the average."""
+    """Regression: the usual error in the unit of the data, beside that of always giving the median."""
     named = (
         ("mae", "average error"),
         ("rmse", "the same, large errors weigh more (RMSE)"),
-        ("baseline_mae", "average error of always giving the average"),
+        ("baseline_mae", "average error of always giving the median"),
     )
     rows = [
         Strip(name, value, cells=(figure(value),), strong=key == "mae", pale=key == "baseline_mae")

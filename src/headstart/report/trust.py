@@ -23,6 +23,7 @@ FEW = 20  # labels shown before the rest folds
 METHODS = {
     "temperature": "The scores were divided by one number (temperature), chosen on held-out rows.",
     "isotonic": "The scores were mapped by a rising curve (isotonic regression), chosen on held-out rows.",
+    "platt": "The scores of each label were stretched and shifted by two numbers (Platt), chosen on held-out rows.",
     "none": "The scores were left as they are: no adjustment made them better.",
 }
 
@@ -37,7 +38,9 @@ def probabilities(facts: Record) -> str:
             bins.append(Bin(n, confidence, accuracy))
     body = pictures.reliability("reliability", bins) if bins else ""
     rows = []
-    for key, name, pale in (("ece_before", "before", True), ("ece_after", "after", False)):
+    noise = number(given.get("noise"))
+    named = (("ece_before", "before", True), ("ece_after", "after", False), ("noise", "by chance alone", True))
+    for key, name, pale in named:
         if (value := number(given.get(key))) is not None and value >= 0:
             rows.append(Strip(name, value, cells=(f"{100 * value:.1f} points",), pale=pale, strong=not pale))
     if rows:
@@ -52,6 +55,8 @@ def probabilities(facts: Record) -> str:
     how += p(
         "<dfn>ECE</dfn>, the expected calibration error, is the average distance from the line, in percentage points."
     )
+    if noise is not None:
+        how += p("So few rows scatter even if every probability is exact: that is the part that comes by chance alone.")
     how += p(METHODS[method]) if isinstance(method, str) and method in METHODS else ""
     return section("trust", "Can its probabilities be trusted?", how, body)
 

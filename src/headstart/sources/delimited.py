@@ -7,8 +7,8 @@ swallow the rest of the file, and rows of any width pass.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
 from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
@@ -27,7 +27,7 @@ _NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 
 @dataclass(frozen=True)
 class Dialect:
-    """How cells are told apart. Quotes are doubled inside quotes, or escaped by a backslash, or ordinary characters."""
+    """How cells are told apart. A quote inside quotes is doubled, or escaped, or quotes are nothing special."""
 
     delimiter: str
     quotes: str  # "doubled" | "escaped" | "none"
@@ -38,7 +38,6 @@ class Dialect:
             lines,
             delimiter=self.delimiter,
             strict=True,
-            doublequote=self.quotes == "doubled",
             escapechar="\\" if self.quotes == "escaped" else None,
             quoting=csv.QUOTE_NONE if self.quotes == "none" else csv.QUOTE_MINIMAL,
         )
@@ -240,7 +239,7 @@ def _last_cell(lines: list[str], dialect: Dialect) -> tuple[int, int, int]:
                 elif character == '"':
                     quoted, after = False, True
                 continue
-            if after and character == '"' and dialect.quotes == "doubled":
+            if after and character == '"':
                 quoted, after = True, False
                 continue
             if after and character not in (dialect.delimiter, "\r", "\n"):
@@ -267,7 +266,7 @@ def _find_dialect(text: TextFile) -> tuple[Dialect, list[list[str]]]:
     best: tuple[tuple[float, ...], Dialect, list[list[str]]] | None = None
     for quotes in ("doubled", "escaped", "none"):
         for delimiter in _NAMES:
-            if quotes == "none" and delimiter != "\t":
+            if (quotes == "none" and delimiter != "\t") or (quotes == "escaped" and '\\"' not in head):
                 continue
             dialect = Dialect(delimiter, quotes)
             rows, whole = _parse(head, dialect, text.whole)

@@ -49,7 +49,7 @@ def read(text: TextFile) -> Source:
 
 
 def to_array(values: list[Any]) -> pa.Array:
-    """JSON values as an Arrow array of texts, numbers, booleans or lists of them; what is mixed becomes its JSON text."""
+    """JSON values as an Arrow array of texts, numbers, booleans or lists of them; what is mixed becomes JSON text."""
     kinds = {type(value) for value in values} - {type(None)}
     if kinds <= {str}:
         return pa.array(values, pa.large_string())
@@ -220,7 +220,7 @@ class _Window:
 
     def __init__(self, text: TextFile) -> None:
         self.name = text.name
-        self.pieces = text.pieces()
+        self.pieces = text.pieces(whole_lines=False)
         self.buffer, self.at, self.line = "", 0, 1
 
     def more(self) -> bool:

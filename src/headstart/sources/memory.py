@@ -141,7 +141,7 @@ def _list(data: Sequence[Any]) -> Source:
 
 
 def _kind(item: Any, row: int) -> str:
-    if item is None or isinstance(item, str):
+    if item is None or isinstance(item, str) or (isinstance(item, float) and item != item):
         return "a text"
     if isinstance(item, list | tuple) and len(item) == 2 and (item[0] is None or isinstance(item[0], str)):
         return "a pair"

@@ -37,6 +37,7 @@ def read(path: Path, encoding: str | None = None) -> Source:
     files = [(split, file, _features(folder)) for split, folder in parts for file in _files(folder, name)]
     columns: tuple[str, ...] = ()
     for split, file, _ in files:
+        stamp(file)
         with arrow_faults(shown(file.name)), pa.OSFile(str(file)) as opened:
             names = check_schema(shown(file.name), pa.ipc.open_stream(opened).schema)
         if split is not None and SPLIT not in names:
