@@ -108,15 +108,20 @@ def network(
         kept = g.op("Cast", "attention_mask", to=TensorProto.FLOAT, out="mask")  # (b, s): 1 for a token, 0 for padding
         weight = g.op("Unsqueeze", kept, g.constant("third", np.array([2])))  # (b, s, 1)
         tokens = g.op("ReduceSum", weight, second, keepdims=0)  # (b, 1)
+        padding = g.op("Sub", g.constant("one", np.float32(1)), "mask")
+        far = g.op("Mul", padding, g.constant("far", np.float32(-1e4)), out="far_off")  # (b, s): -10000 at padding
+        below = g.op("Unsqueeze", far, "third")  # (b, s, 1)
 
     def tap(x: str, block: int) -> None:
-        """The mean of the block's token states, an output of the graph."""
+        """The mean and the largest of the block's token states, outputs of the graph."""
         states = g.op("Reshape", x, ragged, out=f"block{block}")  # (b, s, 384)
         if mask:
             total = g.op("ReduceSum", g.op("Mul", states, weight), second, keepdims=0)
             g.op("Div", total, tokens, out=f"mean{block}")
+            g.op("ReduceMax", g.op("Add", states, below), second, keepdims=0, out=f"max{block}")
         else:
             g.op("ReduceMean", states, second, keepdims=0, out=f"mean{block}")
+            g.op("ReduceMax", states, second, keepdims=0, out=f"max{block}")
 
     tap(x, 0)
     gelu = "none" if mask else "tanh"  # in int8 the quicker form, 5e-4 away at most, is lost in the rounding
@@ -131,7 +136,11 @@ def network(
         g.nodes,
         "all-MiniLM-L6-v2",
         [helper.make_tensor_value_info(name, TensorProto.INT64, ["b", "s"]) for name in inputs],
-        [helper.make_tensor_value_info(f"mean{k}", TensorProto.FLOAT, ["b", WIDTH]) for k in range(BLOCKS + 1)],
+        [
+            helper.make_tensor_value_info(f"{kind}{block}", TensorProto.FLOAT, ["b", WIDTH])
+            for kind in ("mean", "max")
+            for block in range(BLOCKS + 1)
+        ],
         initializer=list(g.initialisers.values()),
     )
     domains = [helper.make_opsetid("", 20)] + ([] if mask else [helper.make_opsetid("com.microsoft", 1)])
@@ -139,16 +148,14 @@ def network(
 
 
 def float32(contents: dict[str, dict]) -> onnx.ModelProto:
-    """The float32 graph: input_ids, attention_mask (b, s) int64 -> mean0 ... mean6 (b, 384)."""
+    """The float32 graph: input_ids, attention_mask (b, s) int64 -> mean0 ... mean6, max0 ... max6 (b, 384)."""
     g = Graph(contents)
     shape = g.constant("heads", np.array([HEADS, WIDTH // HEADS]))
 
     def attention(x: str, block: int) -> str:
         if block == 0:
             g.op("Concat", "shape", shape, axis=0, out="split")  # (b, s, 12, 32)
-            padding = g.op("Sub", g.constant("one", np.float32(1)), "mask")
-            far = g.op("Mul", padding, g.constant("far", np.float32(-1e4)))
-            g.op("Unsqueeze", far, g.constant("middle", np.array([1, 2])), out="bias")  # (b, 1, 1, s)
+            g.op("Unsqueeze", "far_off", g.constant("middle", np.array([1, 2])), out="bias")  # (b, 1, 1, s)
         layer = f"encoder.layer.{block}.attention"
         q, k, v = (
             g.op("Transpose", g.op("Reshape", g.linear(x, f"{layer}.self.{part}"), "split"), perm=perm)
@@ -163,7 +170,7 @@ def float32(contents: dict[str, dict]) -> onnx.ModelProto:
 
 
 def int8_graph(contents: dict[str, dict], constants: dict[str, NDArray]) -> onnx.ModelProto:
-    """The int8 graph: input_ids (b, s) int64 -> mean0 ... mean6 (b, 384)."""
+    """The int8 graph: input_ids (b, s) int64 -> mean0 ... mean6, max0 ... max6 (b, 384)."""
     g = Graph(contents)
     shape = g.constant("heads", np.array([3, HEADS, WIDTH // HEADS]))
 

@@ -20,8 +20,9 @@ CHOICES = {
     "fake": ("fake", {}),
     "minilm": ("minilm", {}),
     "minilm int8": ("minilm", {"precision": "int8"}),
+    "minilm 6": ("minilm", {"cut": "6"}),
     "minilm 0+3": ("minilm", {"cut": "0+3"}),
-    "minilm int8 5+6": ("minilm", {"precision": "int8", "cut": "5+6"}),
+    "minilm int8 max5+6": ("minilm", {"precision": "int8", "cut": "max5+6"}),
 }
 TEXTS = [
     "How do I reset my password?",
@@ -97,7 +98,7 @@ def test_unknown_names():
         backbones.load("minilmm")
     with pytest.raises(InputError, match="float32 or int8"):
         backbones.load("minilm", precision="int4")
-    for cut in ("7", "", "6+6", "5+", "top", "-1", "06"):
+    for cut in ("7", "", "6+6", "5+", "top", "-1", "06", "mean6", "max7", "max6+max6"):
         if cut:
             with pytest.raises(InputError, match="no cut"):
                 backbones.load("minilm", cut=cut)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headstart import dataset, example
+from headstart import batches, dataset, example
 from headstart.dataset import read, read_texts
 from headstart.errors import DataError, InputError, StorageError
 from headstart.head import CLASSIFICATION, MULTILABEL, REGRESSION
@@ -342,8 +342,8 @@ def test_digests(tmp_path: Path):
 
 
 def test_large_contents_lie_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(dataset, "SPILL", 1 << 20)
-    monkeypatch.setattr(dataset.tempfile, "tempdir", str(tmp_path / "tmp"))
+    monkeypatch.setattr(batches, "SPILL", 1 << 20)
+    monkeypatch.setattr(batches.tempfile, "tempdir", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
     path = tmp_path / "t.csv"
     rows = [f"a longer text with the number {i} in it" for i in range(100_000)]
@@ -353,10 +353,11 @@ def test_large_contents_lie_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert pa.total_allocated_bytes() - before < 1 << 21
     assert found.contents.nbytes > 3 << 20
     assert found.texts() == rows
+    assert (found.rows == np.arange(1, 100_001)).all()
     assert found.texts(np.array([99_999, 0])) == [rows[-1], rows[0]]
     if os.name == "posix":
         assert list((tmp_path / "tmp").iterdir()) == []
-    stopped = dataset._Contents()
+    stopped = batches.Contents()
     stopped.add(pa.array(rows, pa.large_string()))
     assert len(list((tmp_path / "tmp").iterdir())) == 1
     del stopped
@@ -366,8 +367,8 @@ def test_large_contents_lie_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(dataset, "SPILL", 1)
-    monkeypatch.setattr(dataset.tempfile, "mkstemp", lambda **_: (os.open("/dev/null", os.O_RDONLY), "/dev/full"))
+    monkeypatch.setattr(batches, "SPILL", 1)
+    monkeypatch.setattr(batches.tempfile, "mkstemp", lambda **_: (os.open("/dev/null", os.O_RDONLY), "/dev/full"))
     monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
     with pytest.raises(StorageError, match="the disk is full"):
         read([("a" * 100_000, "x"), ("b", "y")])

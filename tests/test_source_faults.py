@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from headstart import textfile
 from headstart.errors import DataError, InputError, NotFound
 from headstart.source import open_source
 
@@ -149,6 +150,14 @@ def test_a_table_without_a_header(tmp_path: Path):
     assert any("quotes are ordinary characters" in note for note in source.notes)
 
 
+def test_a_column_without_a_header(tmp_path: Path):
+    path = tmp_path / "t.csv"
+    path.write_text("How do I do this?\nWhere is it?\n", "utf-8")
+    source = open_source(path)
+    assert [r["text"] for b in source.batches() for r in b.to_pylist()] == ["How do I do this?", "Where is it?"]
+    assert "the first line is a text and not a column name" in source.notes[0]
+
+
 def test_quotes_escaped_by_a_backslash(tmp_path: Path):
     path = tmp_path / "t.csv"
     path.write_text('text,label\n"He said \\"hi\\", then left",x\n"b",y\n', "utf-8")
@@ -195,6 +204,12 @@ def test_bad_encoding(tmp_path: Path, content, line, said):
     error = refused(tmp_path / "bad.csv", content)
     assert said in str(error)
     assert error.line == line
+
+
+def test_lines_are_counted_where_a_block_ends_within_a_line_end():
+    with pytest.raises(textfile._Undecodable) as caught:
+        list(textfile._decoded([b"a\r", b"\nb\r", b"c\r\n", b"\xff"], "utf-8", "t"))
+    assert caught.value.line == 4
 
 
 def test_encoding_as_asked(tmp_path: Path):
@@ -327,6 +342,8 @@ def test_two_objects_on_a_line_and_a_line_cut_off(tmp_path: Path):
         (b'{"a":1},{"b":2}\n{"c":[{}\n{}]}\n', 1),
         (b'{"a":"x"},\n{"a":"y"}\n', 1),
         (b'{"a":"}\n{"}\n', 1),
+        (b'{"a":1},{"b":2}\n{"c":"}"}\n', 1),
+        (b'{"a":[1}\n{"b":2]}\n', 1),
     ]:
         assert refused(tmp_path / "t.jsonl", content).line == line
     error = refused(tmp_path / "t.jsonl", b'{"a":"x"}\n{"a":"y"}\n{"a":"z')

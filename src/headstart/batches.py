@@ -1,21 +1,31 @@
-"""Arrow batches made plain: bounded in rows and cell size, without dictionaries, extension types or class codes."""
+"""Arrow batches made plain (bounded in rows and cell size, without dictionaries, extension types or class codes), and
+kept: in memory while they are few, on disk when they are many.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import tempfile
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.ipc
 
-from headstart.errors import DataError
+from headstart.errors import DataError, StorageError
 from headstart.rawfile import shown
 
 ROWS = 16_384  # the most rows of a batch
 CELL_LIMIT = 1 << 20  # bytes of UTF-8 in one cell
 COLUMN_LIMIT = 10_000
+SPILL = 64 << 20  # bytes of contents above which they go to disk
 
 _UNPICKLES = b"arrow.py_extension_type"
 
@@ -113,6 +123,62 @@ def features_names(features: dict[str, Any]) -> dict[str, list[str]]:
             if isinstance(names, list) and all(isinstance(name, str) for name in names):
                 found[column] = names
     return found
+
+
+class Contents:
+    """Texts on their way into a data set: kept in memory, or from SPILL bytes on in a file that goes with them."""
+
+    def __init__(self) -> None:
+        self.parts: list[pa.Array] = []
+        self.size = 0
+        self.path: Path | None = None
+        self.writer: pa.RecordBatchFileWriter | None = None
+        self.closing: weakref.finalize[Any, Any] | None = None
+
+    def add(self, texts: pa.Array) -> None:
+        """Take in one batch."""
+        self.parts.append(texts)
+        self.size += texts.nbytes
+        if self.size > SPILL or self.writer is not None:
+            self._spill()
+
+    def finish(self) -> pa.ChunkedArray:
+        """All texts, memory-mapped if they lie on disk."""
+        if self.writer is None or self.path is None:
+            return pa.chunked_array(self.parts, pa.large_string())
+        try:
+            self.writer.close()
+            table = pa.ipc.open_file(pa.memory_map(str(self.path))).read_all()
+        except OSError as error:
+            raise _disk(error) from None
+        contents = table.column("text")
+        if os.name == "posix" and self.closing is not None:
+            self.closing()  # the map keeps the bytes; nothing is left behind, however the process ends
+        return contents
+
+    def _spill(self) -> None:
+        schema = pa.schema([("text", pa.large_string())])
+        try:
+            if self.writer is None:
+                handle, path = tempfile.mkstemp(prefix="headstart-", suffix=".arrow")
+                os.close(handle)
+                self.path = Path(path)
+                self.closing = weakref.finalize(self, partial(self.path.unlink, missing_ok=True))
+                self.writer = pa.ipc.new_file(path, schema)
+            for texts in self.parts:
+                self.writer.write_batch(pa.RecordBatch.from_arrays([texts], schema=schema))
+        except OSError as error:
+            raise _disk(error) from None
+        self.parts.clear()
+
+
+def _disk(error: OSError) -> StorageError:
+    full = error.errno == errno.ENOSPC
+    return StorageError(
+        f"The texts do not fit into the temporary folder {tempfile.gettempdir()}: "
+        + ("the disk is full." if full else f"{error}.")
+        + " Set TMPDIR to a folder with room."
+    )
 
 
 def _is_pickled(kind: pa.DataType) -> bool:

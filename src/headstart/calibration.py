@@ -7,7 +7,7 @@ standard error:
     isotonic     one rising step curve for the probabilities of all classes, after temperature, normalised again
                  (IRM in Zhang, Kailkhura and Han 2020, section 3.3; ours joins the steps by straight lines)
     platt        several labels: sigmoid(a * score + b) a label (Platt 1999), drawn towards one a, b for all
-None changes which label is likeliest (platt does not change the order of examples within a label), and none says 0 or 1.
+None changes which label is likeliest (platt: the order of examples within a label), and none says 0 or 1.
 
 Letters: n examples, c classes. scores (n, c) float, y (n,) codes or T (n, c) 0/1, P (n, c) probabilities.
 """
@@ -37,18 +37,18 @@ class Calibration:
     several: bool = False  # several labels at once: sigmoid in place of softmax
     slope: NDArray[np.float32] = field(default_factory=lambda: np.ones(1, np.float32))  # (1,), platt (c,)
     shift: NDArray[np.float32] = field(default_factory=lambda: np.zeros(1, np.float32))  # (1,), platt (c,)
-    knots: NDArray[np.float32] = field(default_factory=lambda: np.zeros((2, 0), np.float32))  # isotonic (2, k): from, to
+    knots: NDArray[np.float32] = field(default_factory=lambda: np.zeros((2, 0), np.float32))  # isotonic (2, k)
 
     def apply(self, scores: NDArray[np.floating]) -> NDArray[np.float32]:
         """(n, c) scores -> (n, c) float32 probabilities; the rows sum to 1 unless there are several labels."""
         S = np.asarray(scores, np.float32) * self.slope + self.shift
         if self.several:
-            return np.clip(_sigmoid(S), EDGE, 1 - EDGE).astype(np.float32)
+            return np.asarray(np.clip(_sigmoid(S), EDGE, 1 - EDGE), np.float32)
         P = _softmax(S)
         if self.method == "isotonic":
             P = np.interp(P, *self.knots.astype(np.float64))
         P = np.clip(P, EDGE / P.shape[1], 1 - EDGE)
-        return (P / P.sum(1, keepdims=True)).astype(np.float32)
+        return np.asarray(P / P.sum(1, keepdims=True), np.float32)
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Everything learned, as named arrays."""
@@ -60,16 +60,18 @@ class Calibration:
         """Rebuild; raises ValueError on missing names, wrong shapes, or values that are not finite."""
         if missing := {"kind", "slope", "shift", "knots"} - set(arrays):
             raise ValueError(f"calibration lacks the arrays {sorted(missing)}")
-        kind, slope, shift, knots = (arrays[name] for name in ("kind", "slope", "shift", "knots"))
+        kind, slope, shift, knots = (np.asarray(arrays[name]) for name in ("kind", "slope", "shift", "knots"))
         if kind.shape != (2,) or not (0 <= int(kind[0]) < len(METHODS) and int(kind[1]) in (0, 1)):
             raise ValueError(f"calibration of unknown kind {kind.tolist()}")
         if slope.ndim != 1 or slope.shape != shift.shape or knots.ndim != 2 or knots.shape[0] != 2:
             raise ValueError(f"calibration arrays of shapes {slope.shape}, {shift.shape}, {knots.shape} do not fit")
-        slope, shift, knots = slope.astype(np.float32), shift.astype(np.float32), knots.astype(np.float32)
+        slope, shift, knots = (part.astype(np.float32) for part in (slope, shift, knots))
         if not all(np.isfinite(part).all() for part in (slope, shift, knots)) or (slope <= 0).any():
             raise ValueError("calibration holds values that are not finite, or slopes that are not positive")
         method = METHODS[int(kind[0])]
-        rising = knots.shape[1] >= 2 and (np.diff(knots, axis=1) >= 0).all() and 0 <= knots.min() and knots.max() <= 1
+        rising = (
+            knots.shape[1] >= 2 and (np.diff(knots, axis=1) >= 0).all() and bool(((knots >= 0) & (knots <= 1)).all())
+        )
         if method == "isotonic" and not rising:
             raise ValueError("the knots of an isotonic calibration must rise from 0 to 1")
         return cls(method, bool(kind[1]), slope, shift, knots)
@@ -98,12 +100,12 @@ class Reliability:
 
 
 def calibrate(
-    scores: NDArray[np.floating], y: NDArray[np.generic], *, fold: NDArray[np.integer] | None = None, seed: int = 0
+    scores: NDArray[np.floating], y: NDArray[np.integer], *, fold: NDArray[np.integer] | None = None, seed: int = 0
 ) -> tuple[Calibration, Reliability]:
     """Choose and fit the calibration of one label of many, from out-of-fold scores.
 
-    scores: (n, c); y: (n,) codes, -1 unlabelled, those rows and rows with NaN scores are left out. fold: (n,) parts that
-    each method is fitted without and judged on, for the choice and the figures; by default 5 at random.
+    scores: (n, c); y: (n,) codes, -1 unlabelled, those rows and rows with NaN scores are left out. fold: (n,) parts
+    that each method is fitted without and judged on, for the choice and the figures; by default 5 at random.
     """
     known = _draw(np.flatnonzero((y >= 0) & np.isfinite(scores).all(1)), seed)
     S, codes = np.asarray(scores[known], np.float32), y[known].astype(np.int64)
@@ -126,9 +128,8 @@ def calibrate(
 def calibrate_multilabel(
     scores: NDArray[np.floating], T: NDArray[np.generic], *, fold: NDArray[np.integer] | None = None, seed: int = 0
 ) -> tuple[Calibration, Reliability]:
-    """The same for several labels at once; T: (n, c) 0/1 with NaN for unlabelled rows. Each (row, label) is one answer."""
-    known = np.flatnonzero(np.isfinite(scores).all(1) & np.isfinite(np.asarray(T, np.float32)).all(1))
-    known = _draw(known, seed)
+    """The same for several labels at once; T: (n, c) 0/1, NaN where unlabelled. Each (row, label) is one answer."""
+    known = _draw(np.flatnonzero((np.isfinite(scores) & np.isfinite(np.asarray(T, np.float32))).all(1)), seed)
     S, truth = np.asarray(scores[known], np.float64), np.asarray(T[known], np.float64)
     methods = ("none",) if len(S) < FEWEST else ("none", "temperature", "platt")
     parts = _parts(fold, known, seed)
@@ -165,7 +166,7 @@ def temperature(scores: NDArray[np.floating], y: NDArray[np.integer], *, start: 
     return float(np.exp(log_slope))
 
 
-def isotonic(x: Floats, hits: Floats, weight: Floats) -> Floats:
+def isotonic(x: NDArray[Any], hits: NDArray[Any], weight: NDArray[Any]) -> Floats:
     """Rising values (k,) nearest to hits / weight, in squares weighted by weight; x (k,) rises, and is only checked.
 
     Pool adjacent violators (Ayer et al. 1955).
@@ -197,15 +198,14 @@ def _fit(method: str, S: NDArray[np.float32], y: NDArray[np.integer], slope: flo
     P = _softmax(S * slopes)
     fine = 4096  # equal cells of p, joined below into bins of equal expected hits
     cell = np.minimum((P * np.float32(fine)).astype(np.int32), fine - 1)
-    size = np.bincount(cell.ravel(), minlength=fine).astype(np.float64)
-    sum_p = np.bincount(cell.ravel(), P.ravel(), minlength=fine)
-    hits = np.bincount(cell[np.arange(len(y)), y], minlength=fine).astype(np.float64)
+    n, sum_p = np.bincount(cell.ravel(), minlength=fine), np.bincount(cell.ravel(), P.ravel(), minlength=fine)
+    hit = np.bincount(cell[np.arange(len(y)), y], minlength=fine)
     bins = max(2, min(100, len(S) // 20))
     part = np.minimum(np.cumsum(sum_p) / sum_p.sum() * bins, bins - 1).astype(np.int64)
-    size, sum_p, hits = (np.bincount(part, w, minlength=bins) for w in (size, sum_p, hits))
+    size, sum_p, hits = (np.bincount(part, w.astype(np.float64), minlength=bins) for w in (n, sum_p, hit))
     filled = size > 0
     mean = sum_p[filled] / size[filled]
-    value = isotonic(mean, hits[filled] + mean, size[filled] + 1)  # one made-up example a bin, as the temperature has it
+    value = isotonic(mean, hits[filled] + mean, size[filled] + 1.0)  # one made-up example a bin
     line = np.linspace(0, 1, len(mean)) * 1e-5  # rising strictly, so that the likeliest label stays so
     knots = np.array([[0, *mean, 1], [0, *(value * (1 - 2e-5) + line), 1]])
     return Calibration("isotonic", slope=slopes, knots=np.maximum.accumulate(knots, 1).astype(np.float32))
@@ -289,24 +289,25 @@ def _top(P: NDArray[np.float32], y: NDArray[np.integer]) -> tuple[Floats, NDArra
 
 
 def _parts(fold: NDArray[np.integer] | None, known: NDArray[np.integer], seed: int) -> NDArray[np.integer]:
+    parts: NDArray[np.integer] = np.random.default_rng(seed).permutation(len(known)) % 5
     if fold is not None:
-        return fold[known]
-    return np.random.default_rng(seed).permutation(len(known)) % 5
+        parts = fold[known]
+    return parts
 
 
 def _draw(rows: NDArray[np.integer], seed: int) -> NDArray[np.integer]:
     if len(rows) <= MOST:
         return rows
-    return np.sort(np.random.default_rng(seed).choice(rows, MOST, replace=False))
+    return np.sort(np.random.default_rng(seed).permutation(rows)[:MOST])
 
 
 def _softmax(S: NDArray[Any]) -> NDArray[Any]:
-    E = S - S.max(1, keepdims=True)
+    E: NDArray[Any] = S - S.max(1, keepdims=True)
     np.exp(E, out=E)
     E /= E.sum(1, keepdims=True)
     return E
 
 
-def _sigmoid(S: Floats) -> Floats:
-    out: Floats = 0.5 * (1 + np.tanh(0.5 * S))
+def _sigmoid(S: NDArray[Any]) -> NDArray[Any]:
+    out: NDArray[Any] = 0.5 * (1 + np.tanh(0.5 * S))
     return out

@@ -6,33 +6,25 @@ read_texts(where)  a stream of texts in bounded memory, for `predict`
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
-import tempfile
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import chain
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.ipc
 from numpy.typing import NDArray
 
 from headstart import example
-from headstart.errors import DataError, StorageError, near
+from headstart.batches import Contents
+from headstart.errors import DataError, near
 from headstart.head import CLASSIFICATION
 from headstart.labels import Where, settle
 from headstart.roles import SPLITS, Roles, choose, code_names
 from headstart.source import Source, open_source
 
 SAMPLE = 20_000  # rows that are looked at to choose the columns
-SPILL = 64 << 20  # bytes of contents above which they go to disk
 ROW_LIMIT = 100_000_000  # rows of one data set
 _BLANK = r"^[\s\p{Z}\p{Cf}\p{Cc}]*$"  # spaces, zero-width and control characters
 
@@ -124,7 +116,7 @@ def read(
     asked = {"text": text, "label": label, "split": split, "group": group, "id": id, "weight": weight}
     roles, batches = _roles(source, asked, labelled=labelled)
     columns = {role: column for role in asked if (column := getattr(roles, role)) is not None}
-    contents = _Contents()
+    contents = Contents()
     parts: dict[str, list[pa.Array]] = {role: [] for role in columns if role != "text"}
     rows: list[NDArray[np.int64]] = []
     keys: list[NDArray[np.uint64]] = []
@@ -265,62 +257,6 @@ def _lists(part: pa.Array, file: str, column: str) -> pa.Array:
     if part.null_count < len(part):
         raise DataError("some cells are lists and others are not.", file=file, column=column)
     return pa.nulls(len(part))
-
-
-class _Contents:
-    """Texts on their way into a data set: kept in memory, or from SPILL bytes on in a file that goes with them."""
-
-    def __init__(self) -> None:
-        self.parts: list[pa.Array] = []
-        self.size = 0
-        self.path: Path | None = None
-        self.writer: pa.RecordBatchFileWriter | None = None
-        self.closing: weakref.finalize[Any, Any] | None = None
-
-    def add(self, texts: pa.Array) -> None:
-        """Take in one batch."""
-        self.parts.append(texts)
-        self.size += texts.nbytes
-        if self.size > SPILL or self.writer is not None:
-            self._spill()
-
-    def finish(self) -> pa.ChunkedArray:
-        """All texts, memory-mapped if they lie on disk."""
-        if self.writer is None or self.path is None:
-            return pa.chunked_array(self.parts, pa.large_string())
-        try:
-            self.writer.close()
-            table = pa.ipc.open_file(pa.memory_map(str(self.path))).read_all()
-        except OSError as error:
-            raise _disk(error) from None
-        contents = table.column("text")
-        if os.name == "posix" and self.closing is not None:
-            self.closing()  # the map keeps the bytes; nothing is left behind, however the process ends
-        return contents
-
-    def _spill(self) -> None:
-        schema = pa.schema([("text", pa.large_string())])
-        try:
-            if self.writer is None:
-                handle, path = tempfile.mkstemp(prefix="headstart-", suffix=".arrow")
-                os.close(handle)
-                self.path = Path(path)
-                self.closing = weakref.finalize(self, partial(self.path.unlink, missing_ok=True))
-                self.writer = pa.ipc.new_file(path, schema)
-            for texts in self.parts:
-                self.writer.write_batch(pa.RecordBatch.from_arrays([texts], schema=schema))
-        except OSError as error:
-            raise _disk(error) from None
-        self.parts.clear()
-
-
-def _disk(error: OSError) -> StorageError:
-    full = error.errno == errno.ENOSPC
-    return StorageError(
-        f"The texts do not fit into the temporary folder {tempfile.gettempdir()}: "
-        + ("the disk is full." if full else f"{error}.")
-        + " Set TMPDIR to a folder with room."
-    )
 
 
 def _first_missing(rows: NDArray[np.int64], seen: int) -> str:

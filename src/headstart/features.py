@@ -276,12 +276,12 @@ class Table:
 
     def _refused(self, what: str, error: OSError) -> StorageError:
         return StorageError(
-            f"{self.keys_path.parent}: the feature cache cannot be {what} ({error.strerror or error}): free some space, "
-            "or choose another folder with HEADSTART_CACHE."
+            f"{self.keys_path.parent}: the feature cache cannot be {what} ({error.strerror or error}): free some "
+            "space, or choose another folder with HEADSTART_CACHE."
         )
 
     def find(self, keys: Keys) -> Rows:
-        """Positions of keys (n, 2), (n,) int64; -1: absent; newest where repeated. Raises StorageError."""
+        """Positions (n,) int64 of keys (n, 2); -1 where absent, the newest of equal ones. Raises StorageError."""
         self._refresh()
         positions = np.full(len(keys), -1, np.int64)
         if self._n == 0 or len(keys) == 0:

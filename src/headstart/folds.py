@@ -1,15 +1,15 @@
 """Which rows train and which rows test: stratified, and with duplicates and groups on one side.
 
 A *unit* is what may not be torn apart: a group of tied rows, or one row. Units are put in order of their rarest label,
-then of their set of labels, then of their size, ties at random, and dealt to the folds like cards. So every label, every
-set of labels and the whole are spread to within one unit (within the difference between the largest and the smallest unit of
-a label, where units differ in size). This is stratified k-fold for one label of many, and a rare-first simplification of iterative
-stratification (Sechidis, Tsoumakas and Vlahavas 2011, section 3) for several: theirs places one row at a time, ours sorts
-once, which takes 0.2 s a million rows.
+then of their set of labels, then of their size, ties at random, and dealt to the folds like cards. So every label,
+every set of labels and the whole are spread to within one unit (or, where units differ in size, to within the
+difference between the largest and the smallest unit of a label). This is stratified k-fold for one label of many, and
+a rare-first simplification of iterative stratification (Sechidis, Tsoumakas and Vlahavas 2011, section 3) for several:
+theirs places one row at a time, ours sorts once, which takes 0.2 s a million rows.
 
 What every function here keeps to:
-- A label known from one unit only is never tested: its unit gets fold -1, which always trains. So no model is
-  asked about a label that it has never seen. The same is done for one unit of any label whose units all fell in one fold.
+- A label known from one unit only is never tested: its unit gets fold -1, which always trains. So no model is asked
+  about a label that it has never seen. The same is done for one unit of any label whose units all fell in one fold.
 - Unlabelled rows (code -1, or NaN) get fold -1.
 - `k` is lowered only when there are fewer than k labelled units. Small classes do not demand it: m units of a label
   are tested in m of the k folds, and the larger training sets of a larger k serve them best.
@@ -17,13 +17,15 @@ What every function here keeps to:
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 Codes = NDArray[np.int64]
 
 
-def tied(*codes: NDArray[np.generic], keys: NDArray[np.uint64] | None = None) -> Codes:
+def tied(*codes: NDArray[Any], keys: NDArray[np.uint64] | None = None) -> Codes:
     """Codes of the smallest groups that hold together every row tied to another by any column or by equal content.
 
     codes: columns (n,); equal values tie two rows, a negative integer ties nothing (no group given).
@@ -55,7 +57,7 @@ def tied(*codes: NDArray[np.generic], keys: NDArray[np.uint64] | None = None) ->
 
 
 def folds(
-    y: NDArray[np.generic],
+    y: NDArray[Any],
     *,
     k: int = 5,
     repeats: int = 1,
@@ -80,9 +82,7 @@ def folds(
     return out
 
 
-def split(
-    y: NDArray[np.generic], share: float = 0.2, *, groups: Codes | None = None, seed: int = 0
-) -> NDArray[np.bool_]:
+def split(y: NDArray[Any], share: float = 0.2, *, groups: Codes | None = None, seed: int = 0) -> NDArray[np.bool_]:
     """One hold-out: (n,) bool, true for about `share` of the labelled units; y and groups as in `folds`.
 
     Systematic sampling along the ordered units, so each label gives its share to within one unit.
@@ -110,7 +110,7 @@ def overlap(keys_a: NDArray[np.uint64], keys_b: NDArray[np.uint64]) -> Codes:
 class _Deck:
     """Labelled units with the order they are dealt in; `unit` numbers the units of the labelled `rows`."""
 
-    def __init__(self, y: NDArray[np.generic], groups: Codes | None) -> None:
+    def __init__(self, y: NDArray[Any], groups: Codes | None) -> None:
         y = np.asarray(y)
         self.n = len(y)
         number = y.dtype.kind == "f" and (y.ndim == 1 or y.shape[1] == 1)
@@ -136,7 +136,7 @@ class _Deck:
             bins = max(1, min(10, self.units // 5))
             rarest = np.empty(self.units, np.int64)
             rarest[np.argsort(mean, kind="stable")] = np.arange(self.units) * bins // max(1, self.units)
-            self.pair_unit = self.pair_label = np.empty(0, np.int64)  # bins may vanish from training: they are no labels
+            self.pair_unit = self.pair_label = np.empty(0, np.int64)  # bins are no labels: they may vanish
             powerset = rarest
         else:
             if y.ndim == 2:
@@ -154,7 +154,7 @@ class _Deck:
             rank[np.argsort(count, kind="stable")] = np.arange(len(count))
             rarest = np.full(self.units, len(count))  # a unit without any label comes last
             np.minimum.at(rarest, unit, rank[label])
-            codes = np.random.default_rng(0).integers(1, 2**62, len(count) + 1)  # sums of codes name sets of labels
+            codes = np.random.default_rng(0).integers(1, 2**62, len(count) + 1)  # sums name sets of labels
             powerset = np.zeros(self.units, np.int64)
             np.add.at(powerset, unit, codes[label])
         if groups is None and y.ndim == 1:
@@ -169,7 +169,7 @@ class _Deck:
 
     def order(self, rng: np.random.Generator) -> Codes:
         """The order the units are dealt in: by stratum, at random within it."""
-        return np.argsort(self.stratum + rng.random(self.units))
+        return np.argsort(self.stratum + rng.random(self.units)).astype(np.int64)
 
     def spare(self, dealt: NDArray[np.int8], k: int) -> NDArray[np.int8]:
         """Take one unit of every label that would vanish from training out of the test; `dealt` is changed."""
@@ -185,7 +185,7 @@ class _Deck:
         return dealt
 
 
-def _column(column: NDArray[np.generic]) -> Codes:
+def _column(column: NDArray[Any]) -> Codes:
     """Number the values of one column from 0; a negative integer gets a number of its own."""
     values, codes = np.unique(column, return_inverse=True)
     codes = codes.astype(np.int64)

@@ -38,3 +38,23 @@ class Head(Protocol):
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Self:
         """Rebuild from `arrays()`; raises ValueError on missing names, wrong shapes, or values that are not finite."""
         ...
+
+
+def unit(X: Array) -> Array:
+    """Rows of length 1, (n, d); a zero row stays zero."""
+    return np.asarray(X / np.maximum(np.linalg.norm(X, axis=1, keepdims=True), 1e-12), np.float32)
+
+
+def checked(arrays: Mapping[str, NDArray[np.generic]], **dimensions: int) -> list[NDArray[np.float32]]:
+    """The named arrays as float32, each with its number of dimensions; raises ValueError when they are not so."""
+    if set(arrays) != set(dimensions):
+        raise ValueError(f"arrays {sorted(arrays)} are there, {sorted(dimensions)} are needed")
+    found = []
+    for name, ndim in dimensions.items():
+        array = np.asarray(arrays[name])
+        if array.ndim != ndim or array.dtype.kind not in "fiu" or not array.size:
+            raise ValueError(f"array {name} of shape {array.shape} and type {array.dtype} is not what is needed")
+        found.append(array.astype(np.float32))
+        if not np.isfinite(found[-1]).all():
+            raise ValueError(f"array {name} holds values that are not finite")
+    return found

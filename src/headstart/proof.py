@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart import curation, curve, evaluation, heads, unknown
+from headstart import curation, curve, evaluation, unknown
 from headstart.calibration import Calibration, calibrate, calibrate_multilabel
 from headstart.dataset import Dataset
 from headstart.errors import InputError
 from headstart.folds import folds, overlap, tied
 from headstart.head import CLASSIFICATION, MULTILABEL, REGRESSION, Head
+from headstart.heads.prior import Prior
 from headstart.model import Answers
 from headstart.selection import Choice, choose
 from headstart.thresholds import tune
@@ -110,7 +111,7 @@ class _Judged:
 
     def tested(self) -> NDArray[np.int64]:
         """The rows that have an out-of-fold score."""
-        return np.flatnonzero(np.isfinite(self.choice.scores).all(1))
+        return np.flatnonzero(np.isfinite(self.choice.scores[0]).all(1))
 
 
 @dataclass(frozen=True)
@@ -163,16 +164,16 @@ def _one_label(judged: _Judged, refuse: float) -> _Proven:
     rows, y = judged.tested(), judged.train.y
     if not len(rows):
         return _Proven(Calibration(), None, None, {})
-    calibration, reliability = calibrate(choice.scores, y, fold=judged.dealt[0], seed=seed)
-    P = np.zeros(choice.scores.shape, np.float32)
-    P[rows] = calibration.apply(choice.scores[rows])
-    found = evaluation.report_classification(y[rows], P[rows], train.labels, groups=judged.groups[rows], seed=seed)
+    calibration, reliability = calibrate(choice.scores[0], y, fold=judged.dealt[0], seed=seed)
+    P = np.zeros(choice.scores.shape[1:], np.float32)
+    P[rows] = calibration.apply(choice.scores[0][rows])
+    said = choice.scores[:, rows].argmax(2)  # (repeats, n)
+    found = evaluation.report_classification(y[rows], said, train.labels, groups=judged.groups[rows], seed=seed)
     strange, caught = unknown.learn(
         judged.X[rows], y[rows], P[rows], groups=judged.groups[rows], share=refuse, seed=seed
     )  # fmt: skip
-    rapid = heads.rapid(judged.T.shape[1])
     learning = curve.learning_curve(
-        judged.X, y, judged.dealt[0], rapid, groups=judged.groups, seed=seed, shown=found["estimate"]["accuracy"]
+        judged.X, y, judged.dealt[0], _quick, groups=judged.groups, seed=seed, shown=found["estimate"]["accuracy"]
     )
     facts = {
         **found,
@@ -192,8 +193,8 @@ def _several_labels(judged: _Judged, refuse: float) -> _Proven:
     if not len(rows):
         return _Proven(Calibration(several=True), None, np.full(len(train.labels), 0.5, np.float32), {})
     T, groups = judged.T[rows], judged.groups[rows]
-    calibration, reliability = calibrate_multilabel(choice.scores[rows], T, fold=judged.dealt[0][rows], seed=seed)
-    P = calibration.apply(choice.scores[rows])
+    calibration, reliability = calibrate_multilabel(choice.scores[0][rows], T, fold=judged.dealt[0][rows], seed=seed)
+    P = calibration.apply(choice.scores[0][rows])
     tuned = tune(P, T, fold=judged.dealt[0][rows], seed=seed)
     found = evaluation.report_multilabel(T, P, train.labels, chosen=tuned.chosen, groups=groups, seed=seed)
     strange, caught = unknown.learn(judged.X[rows], None, None, groups=groups, share=refuse, seed=seed)
@@ -215,7 +216,7 @@ def _number(judged: _Judged, refuse: float) -> _Proven:
     rows = judged.tested()
     if not len(rows):
         return _Proven(Calibration(), None, None, {})
-    true, said = judged.T[rows, 0], choice.scores[rows, 0]
+    true, said = judged.T[rows, 0], choice.scores[0][rows, 0]
     found = evaluation.report_regression(true, said, groups=judged.groups[rows], seed=seed)
     strange, caught = unknown.learn(judged.X[rows], None, None, groups=judged.groups[rows], share=refuse, seed=seed)
     some = np.random.default_rng(seed).permutation(len(rows))[:POINTS]
@@ -226,6 +227,16 @@ def _number(judged: _Judged, refuse: float) -> _Proven:
         "unknown": caught.facts(()),
     }
     return _Proven(Calibration(), strange, None, facts)
+
+
+def _quick(X: Floats, T: Floats) -> Callable[[Floats], Floats]:
+    """Ridge regression on the targets (a least-squares discriminant): in closed form, for the shape of the curve."""
+    centre, share = X.mean(0), T.mean(0)
+    Z = X - centre
+    gram = Z.T @ Z
+    gram[np.diag_indices(len(gram))] += 0.1 * np.trace(gram) / len(gram) + 1e-6
+    W = np.linalg.solve(gram, Z.T @ (T - share))
+    return lambda new: np.asarray((new - centre) @ W + share, np.float32)
 
 
 def _examples(
@@ -326,7 +337,7 @@ def measure(
 
 def from_names(labels: tuple[str, ...], names: Floats, pool: Floats | None) -> Learned:
     """A zero-shot head from the features (c, d) of what the labels mean; nothing about it can be measured."""
-    head = heads.load("prior").of(names, pool)
+    head = Prior.of(names, pool)
     why = "there are no labelled examples, so the label names stand for the classes"
     facts = {
         "task": CLASSIFICATION,

@@ -238,7 +238,7 @@ def predict_file(
         ending(output)
         if not output.parent.exists():
             raise InputError(f"{output.parent}: no such folder to write {output.name} into.")
-    batches, opened = read_texts(sys.stdin.buffer if source == "-" else source, text=text, encoding=encoding)
+    batches, opened = read_texts(source, text=text, encoding=encoding)
     cache = Cache()
     reasons = Reasons(model, cache) if why else None
     rows = unknown = 0

@@ -18,7 +18,7 @@ Encode = Callable[[Backbone, Sequence[str]], NDArray[np.float32]]
 
 
 def load(name: str, *, precision: str | None = None, cut: str | None = None) -> Backbone:
-    """A backbone by name: "minilm" (float32 or int8; cuts "0" to "6", and as "5+6") or "fake". Loads no weights.
+    """A backbone by name: "minilm" (float32 or int8; cut "6+max6", "6", ...) or "fake". Loads no weights.
 
     Raises NotFound for an unknown name, InputError for a precision or cut it does not have.
     """

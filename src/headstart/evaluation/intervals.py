@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,17 +55,17 @@ def wilson(share: float, n: float, z: float = Z) -> tuple[float, float]:
 
 
 def proportion(
-    hits: NDArray[np.generic], out_of: NDArray[np.generic] | None = None, *, groups: NDArray[np.integer] | None = None
+    hits: NDArray[Any], out_of: NDArray[Any] | None = None, *, groups: NDArray[np.integer] | None = None
 ) -> Proportion:
     """The share sum(hits) / sum(out_of) with its interval, where rows of a group, or what is inside a row, go together.
 
-    hits, out_of: (n,), 0 <= hits <= out_of; out_of defaults to 1 a row. The interval is Wilson's at the effective number
-    n / deff, where the design effect deff compares the variance between groups with that of independent examples
-    (Kish 1965, section 8.2). One made-up group that is wrong throughout is added to both, so that with few errors deff
-    stays near its worst case; with few groups Student's t takes the place of the normal quantile.
+    hits, out_of: (n,), 0 <= hits <= out_of; out_of defaults to 1 a row. The interval is Wilson's at the effective
+    number n / deff, where the design effect deff compares the variance between groups with that of independent
+    examples (Kish 1965, section 8.2). One made-up group that is wrong throughout is added to both, so that with few
+    errors deff stays near its worst case; with few groups Student's t takes the place of the normal quantile.
     """
-    x = np.asarray(hits, np.float64)
-    m = np.ones(len(x)) if out_of is None else np.asarray(out_of, np.float64)
+    x: NDArray[Any] = np.asarray(hits, np.float64)
+    m: NDArray[Any] = np.ones(len(x)) if out_of is None else np.asarray(out_of, np.float64)
     if groups is not None and len(x):
         code = np.unique(groups, return_inverse=True)[1]
         x, m = np.bincount(code, x), np.bincount(code, m)
@@ -93,7 +94,7 @@ def blocks(n: int, *, groups: NDArray[np.integer] | None = None, seed: int = 0) 
 
 
 def interval(
-    stat: Callable[[Floats], Floats], sums: Floats, *, draws: int = 1000, seed: int = 0, level: float = 0.95
+    stat: Callable[[Floats], Floats], sums: NDArray[Any], *, draws: int = 1000, seed: int = 0, level: float = 0.95
 ) -> tuple[Floats, Floats]:
     """Bootstrap interval (low, high) of stat(totals).
 
@@ -111,8 +112,8 @@ def interval(
 
 
 def compare(
-    right_a: NDArray[np.generic],
-    right_b: NDArray[np.generic],
+    right_a: NDArray[Any],
+    right_b: NDArray[Any],
     *,
     groups: NDArray[np.integer] | None = None,
     names: tuple[str, str] = ("A", "B"),
@@ -122,7 +123,7 @@ def compare(
     right_a, right_b: (n,) 1 or True where right (or the share of repeats in which right). Interval of Bonett and Price
     (2012): Wald after adding one example that only A and one that only B has right, which holds for few disagreements.
     """
-    d = np.asarray(right_a, np.float64) - np.asarray(right_b, np.float64)
+    d: NDArray[Any] = np.asarray(right_a, np.float64) - np.asarray(right_b, np.float64)
     n = len(d)
     if n == 0:
         return Comparison(0.0, -1.0, 1.0, True, f"There are no examples to compare {names[0]} and {names[1]} on.")
@@ -141,7 +142,7 @@ def compare(
         says = f"{n:,} examples are too few to tell {better} and {worse} apart: "
         says += "they are equally often right" if mean == 0 else f"{better} is {_points(abs(mean))} better"
         says += f", but anything from {100 * low:+.1f} to {100 * high:+.1f} fits ({names[0]} minus {names[1]})."
-        if 0 < abs(mean) and (needed := n * (half / abs(mean)) ** 2) < 100 * n:
+        if abs(mean) > 0 and (needed := n * (half / abs(mean)) ** 2) < 100 * n:
             says += f" It would take about {_round(needed):,} examples."
     else:
         ends = sorted((abs(low), abs(high)))
@@ -163,7 +164,7 @@ def _t(df: int, level: float = 0.95) -> float:
         (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
         (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
     )
-    return z + sum(term / df ** (i + 1) for i, term in enumerate(terms))
+    return float(z + sum(term / df ** (i + 1) for i, term in enumerate(terms)))
 
 
 def _points(share: float) -> str:
@@ -173,4 +174,4 @@ def _points(share: float) -> str:
 def _round(number: float) -> int:
     """Two leading digits."""
     digits = max(0, len(str(int(number))) - 2)
-    return round(number / 10**digits) * 10**digits
+    return int(round(number / 10**digits) * 10**digits)

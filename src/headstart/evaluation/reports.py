@@ -20,7 +20,7 @@ Groups = NDArray[np.integer] | None
 
 def report_classification(
     y: NDArray[np.integer],
-    answers: NDArray[np.generic],
+    answers: NDArray[Any],
     labels: Sequence[str],
     *,
     groups: Groups = None,
@@ -72,7 +72,7 @@ def report_classification(
 
 
 def report_multilabel(
-    T: NDArray[np.generic],
+    T: NDArray[Any],
     P: NDArray[np.floating],
     labels: Sequence[str],
     *,
@@ -102,7 +102,7 @@ def report_multilabel(
     for i, part in enumerate((truth & said, truth, said)):
         row, column = np.nonzero(part)
         sums[:, i * c : (i + 1) * c] = _table(block[row], column, np.ones(len(row)), len(sums), c)
-    estimate = {
+    estimate: dict[str, Any] = {
         "accuracy": exact.value,
         "low": exact.low,
         "high": exact.high,
@@ -174,7 +174,7 @@ def report_regression(
     }
 
 
-def _codes(answers: NDArray[np.generic], y: NDArray[np.integer]) -> NDArray[np.int64]:
+def _codes(answers: NDArray[Any], y: NDArray[np.integer]) -> NDArray[np.int64]:
     """Predicted codes (r, n) from codes or probabilities; -1 where a probability is NaN."""
     if answers.dtype.kind == "f":
         P = answers.reshape(-1, len(y), answers.shape[-1])
@@ -185,11 +185,11 @@ def _codes(answers: NDArray[np.generic], y: NDArray[np.integer]) -> NDArray[np.i
 
 def _table(block: NDArray[np.integer], column: NDArray[np.integer], weight: Floats, b: int, c: int) -> Floats:
     """Sums of weight (b, c) by block and column."""
-    return np.bincount(block.astype(np.int64) * c + column, weight, minlength=b * c).reshape(b, c)
+    return np.bincount(block.astype(np.int64) * c + column, weight, minlength=b * c).reshape(b, c).astype(np.float64)
 
 
 def _macro(sums: Floats, c: int, worth: float, seed: int) -> dict[str, float]:
-    """Macro F1 and its interval: the bootstrap's, but no narrower than Wilson's on as many examples as the classes allow.
+    """Macro F1 and its interval: the bootstrap's, but no narrower than Wilson's on as many examples as classes allow.
 
     The mean of c shares, each of n_j examples, is as sure as one share of c² / sum(1 / n_j) examples. The bootstrap
     alone would call a perfect score, or a class with two right examples, certain.

@@ -317,6 +317,9 @@ def _find_header(name: str, dialect: Dialect, rows: list[list[str]]) -> tuple[He
         )
         return Header(check_columns(name, names), len(first), len(first), given=False), (note,)
     needed = _needed(first)
+    if len(first) == 1 and len(first[0].split()) >= 4:
+        note = f"the first line is a text and not a column name ({first[0][:40]!r}); the column is called text"
+        return Header(("text",), 1, 1, given=False), (note,)
     if needed == 0:
         raise DataError("the header has no column names.", file=name, line=1, todo="Write them into the first line.")
     names = tuple(cell.strip() or f"column_{i + 1}" for i, cell in enumerate(first[:needed]))

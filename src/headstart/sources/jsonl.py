@@ -106,11 +106,12 @@ def _chunks(text: TextFile) -> Iterator[list[Row]]:
 def _flat_objects(piece: str) -> list[Row] | None:
     """The objects of a piece, parsed at once, if every line surely is one object; else None.
 
-    With as many opening braces as lines, each at the beginning of one, and as many closing ones, each at an end, the
-    i-th object can only be the i-th line. Whatever is not so is left to be read line by line.
+    With as many opening braces as lines, each at the beginning of one, and every line ending with a closing one, the
+    i-th of n objects can only be the i-th line, for no text goes on over the end of a line. Whatever is not so is left
+    to be read line by line.
     """
     n = piece.count("{")
-    if piece.count("\n{") + piece.startswith("{") != n or piece.count("}") != n or "\r" in piece:
+    if piece.count("\n{") + piece.startswith("{") != n or "\r" in piece:
         return None
     if piece.count("}\n") + piece.endswith("}") != n or breaks(piece) + (not piece.endswith("\n")) != n:
         return None
@@ -257,8 +258,7 @@ class _Window:
         while True:
             try:
                 _, end = _extent.raw_decode(self.buffer, self.at)
-                if end < len(self.buffer) or not self.more():
-                    break
+                break
             except RecursionError:
                 raise DataError("this is not JSON: it is nested too deeply.", file=self.name, line=self.line) from None
             except ValueError as error:

@@ -1,0 +1,327 @@
+"""Which head: candidates compared on folds, the winner trained on everything, and a sentence that says why.
+
+Every candidate is judged on rows it was not trained on. Two candidates whose difference is within its own noise are
+called a tie. Unlabelled rows are used only where the folds show a gain beyond the noise.
+
+Letters: n examples, d feature width, c classes, m unlabelled rows, r deals into folds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.errors import InputError
+from headstart.head import CLASSIFICATION, MULTILABEL, REGRESSION, Array, Head
+from headstart.heads.centroid import Centroid
+from headstart.heads.linear import Linear
+from headstart.heads.nearest import Nearest
+from headstart.heads.ridge import Ridge
+from headstart.logistic import Moments, Weights, moments, problem
+from headstart.propagation import spread
+
+Folds = NDArray[np.integer[Any]]
+Train = Callable[[Array, Array, Array | None], Head]  # X, T, weight
+
+STRENGTHS = (0.3, 0.1, 0.03, 0.01)  # of the linear head, strong first: each starts from the one before
+RIDGES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
+MOST_FOLDED = 50_000  # rows that folds are made of; above it an even sample stands for all
+MOST_NEAREST = 5_000  # rows among which nearest neighbours are looked for
+LARGE = 3_000  # rows above which strengths are compared on one fold instead of all
+MOST_POOL = 10_000  # unlabelled rows used
+NAMED = 2.0  # examples that the meaning of a label's name counts for
+LABELLED = 3.0  # unlabelled rows that a labelled one counts for
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The chosen head, and how it was found."""
+
+    head: Head  # trained on every row
+    name: str
+    strength: float | None
+    pool: bool  # whether unlabelled rows were used
+    scores: Array  # (r, n, c) out-of-fold scores; NaN where a row was never held out
+    candidates: tuple[dict[str, Any], ...]  # head, strength, metric, pool, accuracy, low, high
+    why: str
+    tie: str | None
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    name: str
+    strength: float | None
+    train: Train
+    metric: str = ""
+    pool: bool = False
+
+    def said(self) -> str:
+        """The candidate in words."""
+        parts = [self.name]
+        if self.strength is not None:
+            parts.append(f"strength {self.strength:g}")
+        if self.metric:
+            parts.append(f"{self.metric} metric")
+        if self.pool:
+            parts.append("with unlabelled rows")
+        return ", ".join(parts)
+
+
+def choose(
+    X: Array,
+    T: Array,
+    *,
+    task: str,
+    folds: Folds,
+    head: str = "auto",
+    weight: Array | None = None,
+    names: Array | None = None,
+    pool: Array | None = None,
+    seed: int = 0,
+) -> Choice:
+    """Compare heads on folds and train the best on all rows.
+
+    X: (n, d); T: (n, c) targets; folds: (r, n) fold numbers, -1 always trains. names: (c, d) features of what the label
+    names mean. pool: (m, d) features without labels. Raises InputError for a head that cannot do the task.
+    """
+    X, folds = np.asarray(X), np.atleast_2d(folds)
+    some = _sample(len(X), seed)
+    inner = _Crossed(X if some is None else X[some], T if some is None else T[some], folds if some is None else folds[:, some],
+                     None if weight is None else weight if some is None else weight[some], task)  # fmt: skip
+    candidates = _candidates(inner, task, head, names)
+    judged = [(candidate, inner.scores(candidate.train, 0)) for candidate in candidates]
+    gained = [(candidate, S, inner.right(S)) for candidate, S in judged]
+    best = max(gained, key=lambda row: _merit(row[2]))
+    if pool is not None and len(pool) and task == CLASSIFICATION and best[0].name != "nearest" and np.isfinite(_merit(best[2])):
+        helped = _with_pool(best[0], pool, names, seed)
+        S = inner.scores(helped.train, 0)
+        right = inner.right(S)
+        gained.append((helped, S, right))
+        gain, noise = _difference(right, best[2])
+        if gain > noise:
+            best = gained[-1]
+    winner = best[0]
+    scores = np.full((len(folds), len(X), T.shape[1]), np.nan, np.float32)
+    where = np.arange(len(X)) if some is None else some
+    for deal in range(len(folds)):
+        scores[deal, where] = best[1] if deal == 0 else inner.scores(winner.train, deal)
+    trained = winner.train(X, T, weight)
+    listed = sorted(gained, key=lambda row: -_merit(row[2]))
+    return Choice(
+        head=trained,
+        name=winner.name,
+        strength=winner.strength,
+        pool=winner.pool,
+        scores=scores,
+        candidates=tuple(_listed(candidate, right, task) for candidate, _, right in listed),
+        why=_why(best, listed, task),
+        tie=_tie(best, listed),
+    )
+
+
+@dataclass(frozen=True)
+class _Crossed:
+    """Rows with their folds."""
+
+    X: Array
+    T: Array
+    folds: Folds
+    weight: Array | None
+    task: str
+
+    def scores(self, train: Train, deal: int, only: int | None = None) -> Array:
+        """Out-of-fold scores (n, c) in one deal; NaN for rows not held out. `only` one fold, when said."""
+        fold = self.folds[deal]
+        S = np.full(self.T.shape, np.nan, np.float32)
+        for part in range(int(fold.max(initial=-1)) + 1):
+            out = fold == part
+            if out.any() and not out.all() and (only is None or part == only):
+                kept = ~out
+                weight = None if self.weight is None else self.weight[kept]
+                S[out] = train(self.X[kept], self.T[kept], weight).scores(self.X[out])
+        return S
+
+    def right(self, S: Array) -> NDArray[np.float64]:
+        """How right each held-out row is, (n,), larger is better; NaN where it was not held out.
+
+        1 or 0 for one label, plus a small share for confidence that breaks ties; for several labels the F1 of the row at a
+        half; for a number minus the squared error over the variance.
+        """
+        held = np.isfinite(S).all(1)
+        found = np.full(len(S), np.nan)
+        Z, T = S[held].astype(np.float64), self.T[held]
+        if self.task == REGRESSION:
+            found[held] = -((Z[:, 0] - T[:, 0]) ** 2) / max(float(self.T[:, 0].var()), 1e-12)
+        elif self.task == MULTILABEL:
+            said = Z > 0
+            both = 2 * (said & (T > 0)).sum(1)
+            size = said.sum(1) + (T > 0).sum(1)
+            found[held] = np.where(size > 0, both / np.maximum(size, 1), 1.0)
+        else:
+            found[held] = Z.argmax(1) == T.argmax(1)
+        return found
+
+
+def _merit(right: NDArray[np.float64]) -> float:
+    held = np.isfinite(right)
+    return float(right[held].mean()) if held.any() else -np.inf
+
+
+def _difference(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[float, float]:
+    """The mean difference a - b on rows both were held out on, and its standard error."""
+    d = (a - b)[np.isfinite(a) & np.isfinite(b)]
+    if len(d) < 2:
+        return 0.0, np.inf
+    return float(d.mean()), float(d.std(ddof=1) / np.sqrt(len(d)))
+
+
+def _sample(n: int, seed: int) -> NDArray[np.int64] | None:
+    if n <= MOST_FOLDED:
+        return None
+    return np.sort(np.random.default_rng(seed).permutation(n)[:MOST_FOLDED])
+
+
+def _candidates(inner: _Crossed, task: str, head: str, names: Array | None) -> list[_Candidate]:
+    """The candidates of a task, or those of one head."""
+    n = len(inner.X)
+    found: list[_Candidate] = []
+    if task == CLASSIFICATION and head in ("auto", "centroid"):
+        found.append(_Candidate("centroid", None, lambda X, T, w: Centroid.fit(*_named(X, T, w, names))))
+    if head == "nearest" or (head == "auto" and n <= MOST_NEAREST):
+        number = task == REGRESSION
+        found.append(_Candidate("nearest", None, lambda X, T, w: Nearest.fit(X, T, number=number)))
+    if task == REGRESSION and head in ("auto", "ridge"):
+        found.append(_best_of([_ridge(strength) for strength in RIDGES], inner))
+    if task != REGRESSION and head in ("auto", "linear"):
+        found.append(_linear(inner, task, names))
+    if not found:
+        raise InputError(f"head {head!r} cannot do {task}; use auto.")
+    return found
+
+
+def _ridge(strength: float) -> _Candidate:
+    return _Candidate("ridge", strength, lambda X, T, w: Ridge.fit(X, T, strength, w))
+
+
+def _best_of(candidates: list[_Candidate], inner: _Crossed) -> _Candidate:
+    return max(candidates, key=lambda one: _merit(inner.right(inner.scores(one.train, 0))))
+
+
+def _linear(inner: _Crossed, task: str, names: Array | None) -> _Candidate:
+    """The linear head at its best strength and metric, found along warm-started paths on folds."""
+    fold = inner.folds[0]
+    parts = [part for part in range(int(fold.max(initial=-1)) + 1) if 0 < (fold == part).sum() < len(fold)]
+    parts = parts[:1] if len(inner.X) > LARGE else parts
+    metrics = ("plain",) if task == MULTILABEL else ("plain", "within", "both")
+    hits = {(metric, strength): [0.0, 0] for metric in metrics for strength in STRENGTHS}
+    for part in parts:
+        out = fold == part
+        weight = None if inner.weight is None else inner.weight[~out]
+        paths = _paths(*_named(inner.X[~out], inner.T[~out], weight, names), task, STRENGTHS)
+        for key, weights in paths.items():
+            right = replace(inner, T=inner.T[out]).right(Linear(weights.W, weights.b).scores(inner.X[out]))
+            hits[key][0] += float(right.sum())
+            hits[key][1] += len(right)
+    metric, strength = max(hits, key=lambda key: hits[key][0] / max(1, hits[key][1]))
+
+    def train(X: Array, T: Array, weight: Array | None) -> Head:
+        path = [s for s in STRENGTHS if s >= strength][-2:]  # one warm start is enough
+        weights = _paths(*_named(X, T, weight, names), task, path, only=metric)[metric, strength]
+        return Linear(weights.W, weights.b)
+
+    return _Candidate("linear", strength, train, metric if task == CLASSIFICATION else "")
+
+
+def _paths(
+    X: Array, T: Array, weight: Array | None, task: str, strengths: Any, only: str | None = None
+) -> dict[tuple[str, float], Weights]:
+    """Solutions by metric and strength; 'both' is the mean of the two others, which is again a linear head."""
+    known: Moments = moments(X, T, weight)
+    wanted = ("plain", "within") if only in (None, "both") else (only,)
+    if task == MULTILABEL:
+        wanted = ("plain",)
+    found: dict[tuple[str, float], Weights] = {}
+    for metric in wanted:
+        M = known.within() if metric == "within" else None
+        setting = problem(X, T, weight=weight, several=task == MULTILABEL, metric=M, known=known)
+        last: Weights | None = None
+        for strength in strengths:
+            last = found[metric, strength] = setting.solve(strength, start=last)
+    if len(wanted) == 2:
+        for strength in strengths:
+            one, two = found["plain", strength], found["within", strength]
+            found["both", strength] = Weights((one.W + two.W) / 2, (one.b + two.b) / 2)
+    return found
+
+
+def _named(X: Array, T: Array, weight: Array | None, names: Array | None) -> tuple[Array, Array, Array | None]:
+    """Add what the label names mean as NAMED examples of each class; where examples abound it makes no difference."""
+    c = T.shape[1]
+    if names is None or len(X) > 100 * c:
+        return X, T, weight
+    w = np.ones(len(X), np.float32) if weight is None else weight
+    return (
+        np.concatenate([X, names]),
+        np.concatenate([T, np.eye(c, dtype=np.float32)]),
+        np.concatenate([w, np.full(c, NAMED, np.float32)]),
+    )
+
+
+def _with_pool(base: _Candidate, pool: Array, names: Array | None, seed: int) -> _Candidate:
+    """A linear head on labelled rows and on what a first head, smoothed over neighbours, says of the unlabelled."""
+    U = np.asarray(pool, np.float32)
+    if len(U) > MOST_POOL:
+        U = U[np.sort(np.random.default_rng(seed).permutation(len(U))[:MOST_POOL])]
+
+    def train(X: Array, T: Array, weight: Array | None) -> Head:
+        first = base.train(X, T, weight)
+        A, TA, w = _named(X, T, weight, names)
+        soft = spread(A, TA, U, first.scores(U))
+        own = np.ones(len(A), np.float32) if w is None else w
+        rows, targets = np.concatenate([A, U]), np.concatenate([TA, soft])
+        shares = np.concatenate([LABELLED * own, np.ones(len(U), np.float32)])
+        weights = _paths(rows, targets, shares, CLASSIFICATION, (0.1,), only="within")["within", 0.1]
+        return Linear(weights.W, weights.b)
+
+    return _Candidate("linear", 0.1, train, "within", pool=True)
+
+
+def _listed(candidate: _Candidate, right: NDArray[np.float64], task: str) -> dict[str, Any]:
+    held = right[np.isfinite(right)] + (1.0 if task == REGRESSION else 0.0)
+    value = float(held.mean()) if len(held) else 0.0
+    half = 1.96 * float(held.std(ddof=1)) / np.sqrt(len(held)) if len(held) > 1 else 0.0
+    return {
+        "head": candidate.name, "strength": candidate.strength, "metric": candidate.metric, "pool": candidate.pool,
+        "accuracy": value, "low": value - half, "high": value + half if task == REGRESSION else min(1.0, value + half),
+    }  # fmt: skip
+
+
+def _figure(task: str) -> str:
+    return {REGRESSION: "R²", MULTILABEL: "F1 a row"}.get(task, "accuracy")
+
+
+Row = tuple[_Candidate, Array, NDArray[np.float64]]
+
+
+def _why(best: Row, listed: list[Row], task: str) -> str:
+    shift = 1.0 if task == REGRESSION else 0.0
+    line = f"{best[0].said()}: {_figure(task)} {_merit(best[2]) + shift:.3f} on folds"
+    others = [row for row in listed if row[0] is not best[0]]
+    if others:
+        line += "; " + ", ".join(f"{row[0].said()} {_merit(row[2]) + shift:.3f}" for row in others)
+    return line
+
+
+def _tie(best: Row, listed: list[Row]) -> str | None:
+    tied = []
+    for row in listed:
+        gain, noise = _difference(best[2], row[2])
+        if row[0] is not best[0] and gain < 1.96 * noise and np.isfinite(noise):
+            tied.append(row[0].said())
+    if not tied:
+        return None
+    return f"These examples do not tell {best[0].said()} apart from {' or '.join(tied)}: a tie."
