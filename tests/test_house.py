@@ -23,7 +23,7 @@ ROWS = [
     ["classnames", "saved"],
     ["model"],
     ["replay", "project", "proof", "reasons"],
-    ["stream"],
+    ["stream", "keeping", "terminal"],
     ["api"],
     ["cli", "sklearn", "__init__", "__main__"],
 ]

@@ -5,11 +5,8 @@ Everything the command line does is here, for Python; the command line only pars
 
 from __future__ import annotations
 
-import platform
 import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -20,16 +17,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from headstart import backbones, classnames, heads, modelcard, proof, saved, verdict
+from headstart import backbones, classnames, heads, proof, saved, verdict
 from headstart.backbone import Backbone
 from headstart.dataset import Dataset, read
 from headstart.errors import HeadstartError, InputError, NotFound, near
 from headstart.features import Cache, Features, embed
 from headstart.head import CLASSIFICATION, MULTILABEL, TASKS
+from headstart.keeping import Clock, backbone_facts, keep
 from headstart.model import Model, Prediction, replay
 from headstart.model import load as load_folder
 from headstart.project import Project, checked_name, name_from
-from headstart.report import render
 from headstart.stream import is_text, predict_file, predict_texts
 
 __all__ = [
@@ -38,31 +35,10 @@ __all__ = [
 ]  # fmt: skip
 
 Progress = Callable[[str, int, int | None], None]
-KEPT = 20_000  # training examples a model keeps for `why`
 
 
 def _silent(what: str, done: int, total: int | None) -> None:
     """Report nothing."""
-
-
-class _Clock:
-    """Seconds spent in the parts of a fit."""
-
-    def __init__(self) -> None:
-        self.start, self.seconds = time.perf_counter(), dict.fromkeys(("read", "embed", "fit", "evaluate"), 0.0)
-
-    @contextmanager
-    def __call__(self, part: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[part] += time.perf_counter() - start
-
-    def so_far(self) -> dict[str, float]:
-        """The parts and the total, rounded to milliseconds."""
-        total = time.perf_counter() - self.start
-        return {part: round(value, 3) for part, value in {**self.seconds, "total": total}.items()}
 
 
 def fit(
@@ -97,7 +73,7 @@ def fit(
     _check(task=task, head=head, refuse=refuse)
     chosen_name = checked_name(name if name is not None else name_from(_name_of(data)))
     given = classnames.given(labels)
-    clock = _Clock()
+    clock = Clock()
     with clock("read"):
         train, held, pool = _read(data, y, test, unlabelled, given, text, label, names, task, encoding)
     if train is None:
@@ -127,12 +103,12 @@ def fit(
         "made": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "headstart": version("headstart"),
         "seed": seed,
-        "backbone": {**_backbone_facts(base), "agreement": agreement},
+        "backbone": {**backbone_facts(base), "agreement": agreement},
     }
     facts["data"]["notes"] = [*facts["data"]["notes"], *said]
     spread = np.sort(np.random.default_rng(seed).permutation(len(train))[: saved.PROBE_COUNT])
     kept = train if keep_examples else None
-    return _save(chosen_name, learned, facts, base, kept, Path(project), clock, probes=train.texts(spread))
+    return keep(chosen_name, learned, facts, base, kept, Path(project), clock, probes=train.texts(spread))
 
 
 def _check(*, task: str | None, head: str, refuse: float) -> None:
@@ -228,15 +204,6 @@ def _backbone(name: str, precision: str, train: Dataset) -> tuple[Backbone, floa
     return chosen, agreement, [said]
 
 
-def _backbone_facts(base: Backbone) -> dict[str, Any]:
-    card = base.card
-    return {
-        "name": card.name, "digest": card.digest, "licence": card.licence, "source": card.source,
-        "precision": card.precision, "width": card.width, "cut": card.cut, "modality": card.modality,
-        "fingerprint": card.fingerprint,
-    }  # fmt: skip
-
-
 def _embed(part: Dataset, base: Backbone, progress: Progress, what: str) -> Features:
     return embed(part.contents, base, Cache(), keys=part.keys, progress=lambda done, total: progress(what, done, total))
 
@@ -256,7 +223,7 @@ def _zero_shot(
     seed: int,
     refuse: float,
     project: Path,
-    clock: _Clock,
+    clock: Clock,
 ) -> Model:
     """A model from label names alone."""
     labels = tuple(sorted(given))
@@ -274,83 +241,10 @@ def _zero_shot(
     facts = {
         **learned.facts, "format": saved.FORMAT, "name": name, "seed": seed,
         "made": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), "headstart": version("headstart"),
-        "backbone": {**_backbone_facts(base), "agreement": None},
+        "backbone": {**backbone_facts(base), "agreement": None},
     }  # fmt: skip
     probes = list(meanings) if pool is None else [*meanings, *pool.texts(np.arange(min(len(pool), 64)))]
-    return _save(name, learned, facts, base, None, project, clock, probes=probes)
-
-
-def _save(
-    name: str,
-    learned: proof.Learned,
-    facts: dict[str, Any],
-    base: Backbone,
-    train: Dataset | None,
-    project: Path,
-    clock: _Clock,
-    *,
-    probes: Sequence[str],
-) -> Model:
-    """Write the model into the project as its next version, have a fresh process replay it, and make it current."""
-    card = {
-        "name": name,
-        "task": learned.task,
-        "labels": list(learned.labels),
-        "backbone": _backbone_facts(base),
-        "head": {k: learned.choice[k] for k in ("name", "strength", "pool", "why")},
-        "data": {k: facts["data"][k] for k in ("name", "digest", "rows", "used", "unlabelled", "classes")},
-        "figures": {"estimate": facts["estimate"], "test": facts["test"]},
-        "made": facts["made"],
-        "seed": facts["seed"],
-        "versions": {
-            "headstart": facts["headstart"],
-            "python": platform.python_version(),
-            **{package: version(package) for package in ("numpy", "onnxruntime", "tokenizers", "pyarrow")},
-        },
-    }
-    model = Model(card, learned.head, learned.calibration, learned.unknown, learned.thresholds)
-    inputs = [text[: saved.PROBE_LENGTH] for text in probes[: saved.PROBE_COUNT]]
-    X = base.encode(inputs)
-
-    def write(folder: Path) -> None:
-        from headstart import tensors
-
-        tensors.save(folder / saved.ARRAYS, model.arrays())
-        saved.write_probes(folder, inputs, X, model.answer(X).P)
-        if train is not None:
-            _write_examples(folder / saved.EXAMPLES, train)
-        facts["seconds"] = clock.so_far()
-        facts["verdict"] = verdict.sentences(facts)
-        saved.write_json(folder / saved.FACTS, facts)
-        (folder / saved.REPORT).write_text(render(facts), "utf-8")
-        (folder / saved.README).write_text(modelcard.render(card, facts), "utf-8")
-        saved.seal(folder, card)
-        saved.replayed(saved.replay_apart(folder), folder)
-
-    return load_folder(Project(project).commit(name, write))
-
-
-def _write_examples(path: Path, train: Dataset) -> None:
-    """Keep the training examples, or an even sample of them, for `why`: key, text, label, row."""
-    index = np.arange(len(train))
-    if len(index) > KEPT:
-        index = np.sort(np.random.default_rng(0).permutation(index)[:KEPT])
-    part = train.take(index)
-    if train.task == CLASSIFICATION:
-        label = pa.array(train.labels, pa.large_string()).take(pa.array(part.y))
-    elif train.task == MULTILABEL:
-        label = pa.array(["; ".join(train.labels[j] for j in np.flatnonzero(row > 0)) for row in part.T])
-    else:
-        label = pa.array([f"{value:.6g}" for value in part.T[:, 0]])
-    table = pa.table(
-        {
-            "key": pa.array([key.tobytes().hex() for key in part.keys]),
-            "text": part.contents,
-            "label": label,
-            "row": pa.array(part.rows),
-        }
-    )
-    pyarrow.parquet.write_table(table, path, compression="zstd")
+    return keep(name, learned, facts, base, None, project, clock, probes=probes)
 
 
 def load(name: str | Path, *, project: str | Path = ".") -> Model:

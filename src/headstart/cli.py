@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from headstart.errors import HeadstartError
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from headstart.terminal import Progress, console, figures, plain, print_json, say, show_prediction
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,50 +23,6 @@ app = typer.Typer(
 
 Folder = Annotated[Path, typer.Option("--project", help="The project folder.", show_default="this folder")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
-
-
-def _say(line: str = "") -> None:
-    _console().print(line, highlight=False, soft_wrap=True)
-
-
-def _console(*, stderr: bool = False) -> Console:
-    from rich.console import Console
-
-    return Console(stderr=stderr)
-
-
-def _plain(text: object) -> str:
-    """Text from a user's file, made safe for a terminal: no escape sequences, no markup, one line."""
-    from rich.markup import escape
-
-    return escape("".join(ch if ch.isprintable() else " " for ch in str(text)))
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, ensure_ascii=not _utf8(), allow_nan=False) + "\n")
-
-
-def _utf8() -> bool:
-    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"
-
-
-def _figures(task: str, figures: dict[str, Any]) -> str:
-    if task == "regression":
-        return (
-            f"R² {figures['r2']:.3f} ({figures['low']:.3f} to {figures['high']:.3f}), mean absolute error "
-            f"{figures['mae']:.4g} (always the median: {figures['baseline_mae']:.4g}), n = {figures['n']:,}"
-        )
-    line = (
-        f"accuracy {_percent(figures['accuracy'])} % ({_percent(figures['low'])} to {_percent(figures['high'])}), "
-        f"macro F1 {_percent(figures['macro_f1'])} %"
-    )
-    if "micro_f1" in figures:
-        line += f", micro F1 {_percent(figures['micro_f1'])} %"
-    return line + f", n = {figures['n']:,}"
 
 
 @app.command(
@@ -112,7 +64,7 @@ def fit(
     """Train a model on labelled texts and report how good it is."""
     from headstart import api
 
-    with _progress(quiet=as_json) as progress:
+    with Progress(quiet=as_json) as progress:
         model = api.fit(
             data, name=name, test=test, unlabelled=unlabelled, labels=labels, text=text, label=label, names=names,
             task=task, head=head, backbone=backbone, precision=precision, balanced=balanced, refuse=refuse, encoding=encoding, seed=seed,
@@ -120,22 +72,22 @@ def fit(
         )  # fmt: skip
     facts = api.facts(model)
     if as_json:
-        _print_json(api.summary(model, facts))
+        print_json(api.summary(model, facts))
         return
     for note in facts["data"]["notes"]:
-        _say(f"  [dim]{_plain(note)}[/]")
-    _say()
+        say(f"  [dim]{plain(note)}[/]")
+    say()
     for i, sentence in enumerate(facts["verdict"]):
-        _say(f"[bold]{_plain(sentence)}[/]" if i == 0 else f"  {_plain(sentence)}")
-    _say()
+        say(f"[bold]{plain(sentence)}[/]" if i == 0 else f"  {plain(sentence)}")
+    say()
     seconds = facts["seconds"]
-    _say(
+    say(
         f"Model [bold]{model.name}[/] saved and answered its probes again from a fresh process "
         f"({seconds['total']:.1f} s in all: embed {seconds['embed']:.1f}, fit {seconds['fit']:.1f}, "
         f"evaluate {seconds['evaluate']:.1f})."
     )
-    _say(f"Report: {_plain(model.folder)}/report.html")
-    _say(f"Next:   headstart predict {model.name} 'a new text' --why" + _flag(project))
+    say(f"Report: {plain(model.folder)}/report.html")
+    say(f"Next:   headstart predict {model.name} 'a new text' --why" + _flag(project))
 
 
 def _flag(project: Path) -> str:
@@ -168,44 +120,22 @@ def predict(
     if api.is_text(source):
         [row] = api.predict_texts(model, [source], why=why, every=every)
         if as_json:
-            _print_json(row)
+            print_json(row)
         else:
-            _show_prediction(row)
+            show_prediction(row)
         return
-    with _progress(quiet=as_json or (output is None and sys.stdout.isatty())) as progress:
+    with Progress(quiet=as_json or (output is None and sys.stdout.isatty())) as progress:
         summary = api.predict_file(
             model, source, output=output, why=why, every=every, text=text, encoding=encoding,
             to_json=as_json, progress=progress,
         )  # fmt: skip
     if output is not None:
         if as_json:
-            _print_json(summary)
+            print_json(summary)
         else:
-            _say(f"{summary['rows']:,} rows, {summary['unknown']:,} unknown -> {_plain(output)}")
+            say(f"{summary['rows']:,} rows, {summary['unknown']:,} unknown -> {plain(output)}")
     for note in summary["notes"]:
-        _console(stderr=True).print(f"  [dim]{_plain(note)}[/]", highlight=False)
-
-
-def _show_prediction(row: dict[str, Any]) -> None:
-    if row.get("value") is not None:
-        _say(f"[bold]{row['value']:.6g}[/]")
-    elif "labels" in row:
-        _say(f"[bold]{_plain(', '.join(row['labels'])) or 'no label applies'}[/]")
-    else:
-        _say(f"[bold]{_plain(row['label'])}[/]  {_percent(row['probability'])} %")
-    if row["unknown"]:
-        _say("  [yellow]unknown: this text is unlike the training data; do not rely on the answer[/]")
-    for name, probability in sorted(row.get("probabilities", {}).items(), key=lambda item: -item[1]):
-        _say(f"  {_percent(probability):>6} %  {_plain(name)}")
-    why = row.get("why")
-    if not why:
-        return
-    if why["words"]:
-        _say("  [dim]words that matter[/]  " + ", ".join(f"{_plain(w['text'])} ({w['drop']:+.2f})" for w in why["words"]))
-    if why["nearest"]:
-        _say("  [dim]nearest training examples[/]")
-    for near in why["nearest"]:
-        _say(f"    {near['similarity']:.2f}  [bold]{_plain(near['label'])}[/]  {_plain(near['text'][:100])}")
+        console(stderr=True).print(f"  [dim]{plain(note)}[/]", highlight=False)
 
 
 @app.command(epilog="Example: `headstart evaluate tickets test.csv`")
@@ -223,16 +153,16 @@ def evaluate(
     from headstart import api
 
     model = api.load(name, project=project)
-    with _progress(quiet=as_json) as progress:
+    with Progress(quiet=as_json) as progress:
         found = api.evaluate(
             model, data, text=text, label=label, names=names, encoding=encoding, progress=progress
         )
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
-    _say(f"[bold]{_figures(model.task, found['test'])}[/]")
+    say(f"[bold]{figures(model.task, found['test'])}[/]")
     for note in found["notes"]:
-        _say(f"  [dim]{_plain(note)}[/]")
+        say(f"  [dim]{plain(note)}[/]")
 
 
 @app.command()
@@ -242,10 +172,10 @@ def models(project: Folder = Path(), as_json: Json = False) -> None:
 
     rows = api.models(project=project)
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     if not rows:
-        _say("No models here yet. Make one with: headstart fit DATA")
+        say("No models here yet. Make one with: headstart fit DATA")
         return
     from rich.table import Table
 
@@ -254,13 +184,13 @@ def models(project: Folder = Path(), as_json: Json = False) -> None:
         table.add_column(column, overflow="fold")
     for row in rows:
         if "error" in row:
-            table.add_row(_plain(row["name"]), "", f"[red]{_plain(row['error'])}[/]")
+            table.add_row(plain(row["name"]), "", f"[red]{plain(row['error'])}[/]")
             continue
         table.add_row(
-            _plain(row["name"]), row["version"], row["task"], str(row["labels"]), f"{row['n_train']:,}",
-            _plain(row["figure"]), row["made"],
+            plain(row["name"]), row["version"], row["task"], str(row["labels"]), f"{row['n_train']:,}",
+            plain(row["figure"]), row["made"],
         )  # fmt: skip
-    _console().print(table)
+    console().print(table)
 
 
 @app.command()
@@ -274,13 +204,13 @@ def show(
 
     model = api.load(name, project=project)
     if as_json:
-        _print_json(dict(model.card))
+        print_json(dict(model.card))
         return
     facts = api.facts(model)
     for i, sentence in enumerate(facts["verdict"]):
-        _say(f"[bold]{_plain(sentence)}[/]" if i == 0 else f"  {_plain(sentence)}")
+        say(f"[bold]{plain(sentence)}[/]" if i == 0 else f"  {plain(sentence)}")
     card = model.card
-    _say()
+    say()
     for title, value in (
         ("task", f"{model.task}, {len(model.labels)} labels" if model.labels else model.task),
         ("labels", ", ".join(model.labels[:20]) + (f" and {len(model.labels) - 20} more" if len(model.labels) > 20 else "")),
@@ -292,7 +222,7 @@ def show(
         ("folder", str(model.folder)),
     ):
         if value:
-            _say(f"  [dim]{title:<10}[/]{_plain(value)}")
+            say(f"  [dim]{title:<10}[/]{plain(value)}")
 
 
 @app.command()
@@ -306,9 +236,9 @@ def verify(
 
     result = api.verify(name, project=project)
     if as_json:
-        _print_json(result)
+        print_json(result)
     else:
-        _say(
+        say(
             f"[green]sound[/]: {result['files']} files as saved; {result['probes']} probes answered as when it was trained "
             f"(features within {result['features']:.1e}, answers within {result['answers']:.1e})"
         )
@@ -331,9 +261,9 @@ def report(
 
         webbrowser.open(path.resolve().as_uri())
     if as_json:
-        _print_json({"report": str(path)})
+        print_json({"report": str(path)})
     else:
-        _say(_plain(path))
+        say(plain(path))
 
 
 @app.command()
@@ -347,9 +277,9 @@ def rm(
 
     versions = api.remove(name, project=project)
     if as_json:
-        _print_json({"removed": name, "versions": versions})
+        print_json({"removed": name, "versions": versions})
     else:
-        _say(f"removed {name} ({', '.join(f'v{v}' for v in versions)})")
+        say(f"removed {name} ({', '.join(f'v{v}' for v in versions)})")
 
 
 @app.command()
@@ -362,10 +292,10 @@ def cache(
 
     found = api.cache(clear=clear)
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         done = "cleared, was " if clear else ""
-        _say(f"{_plain(found['folder'])}: {done}{found['bytes'] / 1e6:,.1f} MB")
+        say(f"{plain(found['folder'])}: {done}{found['bytes'] / 1e6:,.1f} MB")
 
 
 def _version(value: bool) -> None:
@@ -385,37 +315,6 @@ def _root(
     pass
 
 
-class _progress:
-    """A progress line on standard error, when a person is watching; calling it reports (what, done, total)."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self.bar: Any = None
-        self.tasks: dict[str, Any] = {}
-        if not quiet and sys.stderr.isatty():
-            from rich import progress
-
-            self.bar = progress.Progress(
-                progress.TextColumn("{task.description}"), progress.BarColumn(), progress.MofNCompleteColumn(),
-                progress.TimeRemainingColumn(), console=_console(stderr=True), transient=True,
-            )  # fmt: skip
-
-    def __enter__(self) -> _progress:
-        if self.bar:
-            self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar:
-            self.bar.stop()
-
-    def __call__(self, what: str, done: int, total: int | None) -> None:
-        if not self.bar:
-            return
-        if what not in self.tasks:
-            self.tasks[what] = self.bar.add_task(what, total=total)
-        self.bar.update(self.tasks[what], completed=done, total=total)
-
-
 def main() -> None:
     """The entry point: every error we raise on purpose becomes one message and an exit code, without a traceback."""
     for stream in (sys.stdout, sys.stderr):
@@ -426,12 +325,13 @@ def main() -> None:
     except HeadstartError as error:
         print("headstart: " + "".join(ch if ch.isprintable() else " " for ch in str(error)), file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("headstart: interrupted. Run the same command again: what was embedded is not embedded twice.", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    except SystemExit as done:
+        if done.code == 130:
+            print(
+                "headstart: interrupted. Run the same command again: what was embedded is not embedded twice.",
+                file=sys.stderr,
+            )
+        raise
 
 
 if __name__ == "__main__":

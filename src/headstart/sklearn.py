@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from headstart import backbones
-from headstart.calibration import Calibration
+from headstart.calibration import calibrate
 from headstart.errors import MissingExtra
 from headstart.features import Cache, embed
 from headstart.folds import folds, tied
@@ -22,8 +22,9 @@ from headstart.selection import choose
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
+    from sklearn.utils import assert_all_finite, check_consistent_length, column_or_1d
     from sklearn.utils.multiclass import check_classification_targets
-    from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+    from sklearn.utils.validation import check_is_fitted, validate_data
 except ImportError as error:
     raise MissingExtra('scikit-learn is needed here: pip install "headstart[sklearn]"') from error
 
@@ -55,29 +56,26 @@ class HeadstartClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         tags.input_tags.string = True
         return tags
 
-    def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
-        """X: n texts, or (n, d) features; y: (n,) labels of at least two kinds; sample_weight: (n,)."""
-        values, keys = self._features(X, reset=True)
-        y = np.asarray(y)
-        if y.ndim == 2 and y.shape[1] == 1:
-            from sklearn.utils import column_or_1d
+    def fit(self, X: Any, y: ArrayLike) -> Self:
+        """X: n texts, or (n, d) features; y: (n,) labels of at least two kinds.
 
-            y = column_or_1d(y, warn=True)
+        There are no sample weights: a weight of 2 would not equal a repeated row, which the folds keep on one side.
+        """
+        values, keys = self._features(X, reset=True)
+        if y is None:
+            raise ValueError("requires y to be passed, but the target y is None")
+        y = column_or_1d(y, warn=True)
+        assert_all_finite(y, input_name="y")
         check_classification_targets(y)
-        if len(y) != len(values):
-            raise ValueError(f"X has {len(values)} samples, y has {len(y)}.")
-        weight = None
-        if sample_weight is not None:
-            weight = np.asarray(_check_sample_weight(sample_weight, values, ensure_non_negative=True), np.float32)
-            kept = weight > 0
-            values, y, weight, keys = values[kept], y[kept], weight[kept], None if keys is None else keys[kept]
+        check_consistent_length(values, y)
         self.classes_, codes = np.unique(y, return_inverse=True)
         c = len(self.classes_)
         if c < 2:
             raise ValueError(f"y has 1 class, {self.classes_[:1]}: there is nothing to tell apart.")
+        weight = None
         if self.balanced:
             counts = np.bincount(codes, minlength=c)
-            weight = (1.0 if weight is None else weight) * (len(codes) / (c * counts[codes])).astype(np.float32)
+            weight = (len(codes) / (c * counts[codes])).astype(np.float32)
         groups = None if keys is None else tied(keys=keys)
         dealt = folds(codes, groups=groups, seed=self.random_state)
         T = np.eye(c, dtype=np.float32)[codes]
@@ -85,7 +83,7 @@ class HeadstartClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             values, T, task=CLASSIFICATION, folds=dealt, head=self.head, weight=weight, seed=self.random_state
         )
         self.head_ = choice.head
-        self.calibration_ = _calibrated(choice, codes, dealt)
+        self.calibration_, _ = calibrate(choice.scores[0], codes, fold=dealt[0], seed=self.random_state)
         return self
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
@@ -97,6 +95,7 @@ class HeadstartClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: Any) -> NDArray[Any]:
         """(n,) labels."""
+        check_is_fitted(self)
         return np.asarray(self.classes_[self.predict_proba(X).argmax(1)])
 
     def _features(self, X: Any, *, reset: bool) -> tuple[NDArray[np.float32], NDArray[np.uint64] | None]:
@@ -117,7 +116,3 @@ def _are_texts(X: Any) -> bool:
     if not hasattr(X, "__len__") or isinstance(X, str | bytes) or len(X) == 0:
         return False
     return all(isinstance(x, str) for x in (X if isinstance(X, Sequence) else list(X)))
-
-
-def _calibrated(choice: Any, codes: NDArray[np.intp], dealt: NDArray[np.integer]) -> Calibration:
-    raise NotImplementedError

@@ -6,6 +6,8 @@ feature cache for what was already embedded.
 
 from __future__ import annotations
 
+import csv
+import io
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -108,13 +110,14 @@ class _Delimited:
         self.file, self.delimiter, self.header = file, delimiter, True
 
     def write(self, table: pa.Table) -> None:
+        if self.header:
+            line = io.StringIO(newline="")
+            csv.writer(line, delimiter=self.delimiter, lineterminator="\n").writerow(table.column_names)
+            self.file.write(line.getvalue().encode())
+            self.header = False
         flat = [_flat(column) for column in table.columns]
-        pyarrow.csv.write_csv(
-            pa.table(flat, names=table.column_names),
-            self.file,
-            pyarrow.csv.WriteOptions(include_header=self.header, delimiter=self.delimiter),
-        )
-        self.header = False
+        options = pyarrow.csv.WriteOptions(include_header=False, delimiter=self.delimiter, quoting_style="needed")
+        pyarrow.csv.write_csv(pa.table(flat, names=table.column_names), self.file, options)
 
     def close(self) -> None:
         pass

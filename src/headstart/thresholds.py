@@ -5,6 +5,8 @@ the best one for a label with five examples is mostly chance. So each label's co
 every threshold are joined by those of `strength` made-up examples that behave as the average label does, and the F1 of
 both together is maximised: strength 0 is the label's own best threshold, endless strength the one best for all. The
 strength is the one that gives the best F1 on held-out folds. (Shrinking the curve rather than the threshold is ours.)
+On 300 of the nlupp banking sentences with 47 intents, micro and macro F1 are 72 and 66 %, at one half 68 and 59, with
+each label's own best threshold 69 and 67; on all 2,071, 85 and 86 %, at one half 85 and 85.
 
 Letters: n examples, c labels, g thresholds tried, k folds. P (n, c) probabilities, T (n, c) 0/1.
 """
