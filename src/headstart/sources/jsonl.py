@@ -31,7 +31,8 @@ Row = dict[str, Any]
 
 def read(text: TextFile) -> Source:
     """A source of one JSON file. Reads the first rows; raises DataError for what they show."""
-    first = next(_chunks(text), [])
+    chunks = _chunks(text)
+    first = next(chunks, [])
     if not first:
         raise DataError("no rows: the array is empty.", file=text.name)
     names: dict[str, None] = {}
@@ -39,10 +40,11 @@ def read(text: TextFile) -> Source:
         names.update(dict.fromkeys(row))
     columns = check_columns(text.name, names)
     notes = list(text.notes)
+    begun = [chain([first], chunks)]  # standard input can be read only once, so the first reading goes on from here
     return Source(
         name=text.name,
         columns=columns,
-        batches=lambda: _batches(text, columns, notes),
+        batches=lambda: _batches(begun.pop() if begun else _chunks(text), columns, notes),
         digest=text.digest,
         notes=notes,
     )
@@ -70,11 +72,13 @@ def to_array(values: list[Any]) -> pa.Array:
     return pa.array([v if v is None or isinstance(v, str) else jsontext.write(v) for v in values], pa.large_string())
 
 
-def _batches(text: TextFile, columns: tuple[str, ...], notes: list[str]) -> Iterator[pa.RecordBatch]:
+def _batches(
+    chunks: Iterator[list[Row]], columns: tuple[str, ...], notes: list[str]
+) -> Iterator[pa.RecordBatch]:
     known = frozenset(columns)
     late: dict[str, list[int]] = {}
     done = 0
-    for rows in _chunks(text):
+    for rows in chunks:
         if not known.issuperset(chain.from_iterable(rows)):
             for number, row in enumerate(rows, done + 1):
                 for key in row.keys() - known:
