@@ -47,14 +47,19 @@ def run(rows: int = ROWS) -> dict[str, float]:
         for low in range(0, rows, len(values)):
             table.append(keys[low : low + len(values)], values[: len(keys[low : low + len(values)])])
         speed = {"append": rows / (time.perf_counter() - start)}
-        for name, asked in (("in order, first", keys), ("in order, again", keys), ("random order", shuffled)):
-            cache = Cache(Path(folder))  # a new index each time, as in a new process
-            start = time.perf_counter()
-            found = embed(Blank(rows), Ready(), cache, keys=asked)  # type: ignore[arg-type]
-            speed[name] = rows / (time.perf_counter() - start)
-            assert found.encoded == 0
-            assert found.values.shape == (rows, WIDTH)
-            assert name == "random order" or (found.values[: len(values)] == values[:rows]).all()
+        for name, asked in (("in order", keys), ("in random order", shuffled)):
+            best = np.inf
+            for _ in range(2):  # the first time the machine also finds the memory
+                cache = Cache(Path(folder))  # a new index each time, as in a new process
+                start = time.perf_counter()
+                found = embed(Blank(rows), Ready(), cache, keys=asked)  # type: ignore[arg-type]
+                best = min(best, time.perf_counter() - start)
+                assert found.encoded == 0
+                assert found.values.shape == (rows, WIDTH)
+                del found
+            speed[name] = rows / best
+        found = embed(Blank(rows), Ready(), Cache(Path(folder)), keys=keys)  # type: ignore[arg-type]
+        assert (found.values[: len(values)] == values).all()
     return speed
 
 

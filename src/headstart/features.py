@@ -108,7 +108,7 @@ def embed(
         try:
             if table:  # another process may have encoded these meanwhile
                 positions = table.find(keys[asked])
-                there = np.flatnonzero((positions >= 0) & ~np.isin(asked, damaged))
+                there = np.flatnonzero(positions >= 0)
                 fresh[there[table.gather(positions[there], made, there)]] = False
             if fresh.any():
                 made[fresh] = backbone.encode([text for text, new in zip(texts, fresh, strict=True) if new])

@@ -7,9 +7,9 @@ The penalty has a metric M. With M = I it is the usual L2. With M the within-cla
 which examples of one class differ cost more: the regularised form of linear discriminant analysis (Friedman 1989, section
 2), with a discriminative loss. `scale` makes strengths comparable: mean |x - mu|^2 in the metric of M's inverse.
 
-The method is L-BFGS (Nocedal and Wright 2006, algorithm 7.4) in coordinates in which the Gram matrix plus penalty is I (the
-bound of Boehning 1992, less its constant): some 10 to 30 passes over X whatever its conditioning. What folds share, their
-moments, is computed once.
+The method is L-BFGS (Nocedal and Wright 2006, algorithm 7.4) that begins from the inverse of a bound on the curvature, Gram
+matrix plus penalty (Boehning 1992, less its constant): some 10 to 20 passes over X whatever its conditioning. What folds
+share, their moments, is computed once.
 
 Letters: n examples, d feature width, c classes. X (n, d) float32, maybe a memory map, read in blocks; T (n, c) float32.
 """
@@ -100,25 +100,23 @@ class Problem:
     weight: Floats | None
     several: bool
     moments: Moments
-    metric: Floats  # (d, d) M
+    metric: Floats | None  # (d, d) M
     scale: float
-    root: Floats  # (d, d) R: W = R V has a curvature near I in V, at a middling strength
+    inverse: Floats  # (d, d) inverse of a bound on the curvature, at a middling strength
 
     def solve(
         self, strength: float, *, start: Weights | None = None, tolerance: float = 1e-2, most: int = 100
     ) -> Weights:
         """Minimise; `tolerance` is the gradient's norm over that of the constant model. start: a solution nearby."""
-        m, R, X, T = self.moments, self.root, self.X, self.T
+        m, X, T = self.moments, self.X, self.T
         (d, c), mean = (X.shape[1], T.shape[1]), m.total / m.count
-        penalty = np.float32(strength * self.scale) * self.metric
-        root = np.float32(np.sqrt(0.25 * m.count))  # the bias in coordinates of its own curvature
+        pull = np.float32(strength * self.scale)
+        bend = np.float32(1 / (0.25 * m.count))  # the inverse of the bias's curvature
         share = np.clip(m.classes / m.count, 1e-6, 1 - 1e-6)
         b0 = np.log(share / (1 - share)) if self.several else np.log(share / share.sum())
-        constant = np.outer(mean, m.classes) - m.sums.T  # the gradient at W = 0, b = b0
-        goal = tolerance * float(np.linalg.norm(R.T @ constant))
 
         def value(x: Floats) -> tuple[float, Floats]:
-            W, b = R @ x[:-1], x[-1] / root
+            W, b = x[:-1], x[-1]
             shift = b - mean @ W
             loss, gradient, slope = 0.0, np.zeros((d, c), np.float32), np.zeros(c, np.float32)
             for low in range(0, len(X), BLOCK):
@@ -128,15 +126,21 @@ class Problem:
                 loss += part
                 gradient += rows.T @ G
                 slope += G.sum(0)
-            pulled = penalty @ W
+            pulled = pull * (W if self.metric is None else self.metric @ W)
             gradient += pulled - np.outer(mean, slope)
-            return loss + 0.5 * float((W * pulled).sum()), np.concatenate([R.T @ gradient, slope[None] / root])
+            return loss + 0.5 * float(np.vdot(W, pulled)), np.concatenate([gradient, slope[None]])
 
-        V = np.zeros((d, c), np.float32) if start is None else np.linalg.solve(R, start.W).astype(np.float32)
-        b = b0 if start is None else start.b + mean @ start.W
-        x = _descend(value, np.concatenate([V, (b * root)[None]]).astype(np.float32), goal, most)
-        W = R @ x[:-1]
-        return Weights(W, np.asarray(x[-1] / root - mean @ W, np.float32))
+        def straight(g: Floats) -> Floats:
+            return np.concatenate([self.inverse @ g[:-1], g[-1:] * bend])
+
+        constant = np.outer(mean, m.classes) - m.sums.T  # the gradient at W = 0, b = b0
+        goal = tolerance * float(np.sqrt(max(np.vdot(constant, self.inverse @ constant), 0)))
+        if start is None:
+            x = np.concatenate([np.zeros((d, c)), b0[None]])
+        else:
+            x = np.concatenate([start.W, (start.b + mean @ start.W)[None]])
+        x = _descend(value, straight, x.astype(np.float32), goal, most)
+        return Weights(x[:-1], np.asarray(x[-1] - mean @ x[:-1], np.float32))
 
 
 def problem(
@@ -151,27 +155,31 @@ def problem(
 ) -> Problem:
     """Prepare rows X (n, d) and targets T (n, c).
 
-    metric: (d, d) M, by default I. known: the moments of X, T, weight, when they are there already. near: the strength the
-    coordinates suit best.
+    metric: (d, d) M, by default I. known: the moments of X, T, weight, when they are there already. near: the strength
+    that the bound on the curvature is made for.
     """
     m = known or moments(X, T, weight)
     covariance = m.covariance()
-    M = np.eye(X.shape[1], dtype=np.float32) if metric is None else metric
-    scale = max(float(np.trace(covariance if metric is None else np.linalg.solve(M, covariance))), 1e-12)
+    scale = max(float(np.trace(covariance)), 1e-12)
     bend = 0.25 if several else min(0.25, 2 / T.shape[1])
-    root = _inverse_root(bend * m.count * covariance + near * scale * M)
-    return Problem(X, T, weight, several, m, M, scale, root)
+    bound = np.float32(bend * m.count) * covariance
+    if metric is None:
+        bound[np.diag_indices(len(bound))] += near * scale
+    else:
+        bound += np.float32(near * scale) * metric
+    bound[np.diag_indices(len(bound))] += 1e-5 * float(np.trace(bound)) / len(bound)
+    return Problem(X, T, weight, several, m, metric, scale, np.linalg.inv(bound))
 
 
-def _descend(value: Value, x: Floats, goal: float, most: int) -> Floats:
-    """L-BFGS with halving steps, until the gradient's norm is at most `goal`."""
+def _descend(value: Value, straight: Callable[[Floats], Floats], x: Floats, goal: float, most: int) -> Floats:
+    """L-BFGS with halving steps, until the gradient's length, in the metric of `straight`, is at most `goal`."""
     f, g = value(x)
     steps: list[tuple[Floats, Floats, float]] = []
     for _ in range(most):
-        if float(np.linalg.norm(g)) <= goal:
+        if float(np.sqrt(max(np.vdot(g, straight(g)), 0))) <= goal:
             break
-        move = _direction(g, steps)
-        down, size = float((move * g).sum()), 1.0
+        move = _direction(g, steps, straight)
+        down, size = float(np.vdot(move, g)), 1.0
         while True:
             new = x - np.float32(size) * move
             f_new, g_new = value(new)
@@ -181,32 +189,28 @@ def _descend(value: Value, x: Floats, goal: float, most: int) -> Floats:
         if not f_new < f:  # single precision has no more to give
             break
         s, y = new - x, g_new - g
-        if (curve := float((s * y).sum())) > 1e-12:
+        if (curve := float(np.vdot(s, y))) > 1e-12:
             steps = [*steps[1 - MEMORY :], (s, y, curve)]
         x, f, g = new, f_new, g_new
     return x
 
 
-def _direction(g: Floats, steps: list[tuple[Floats, Floats, float]]) -> Floats:
+def _direction(
+    g: Floats, steps: list[tuple[Floats, Floats, float]], straight: Callable[[Floats], Floats]
+) -> Floats:
     q = g.copy()
     used = []
     for s, y, curve in reversed(steps):
-        a = np.float32((s * q).sum() / curve)
+        a = np.float32(np.vdot(s, q) / curve)
         q -= a * y
         used.append(a)
+    q = straight(q)
     if steps:
         _, y, curve = steps[-1]
-        q *= np.float32(curve / float((y * y).sum()))
+        q *= np.float32(curve / float(np.vdot(y, straight(y))))
     for (s, y, curve), a in zip(steps, reversed(used), strict=True):
-        q += (a - np.float32((y * q).sum() / curve)) * s
+        q += (a - np.float32(np.vdot(y, q) / curve)) * s
     return q
-
-
-def _inverse_root(H: Floats) -> Floats:
-    """R (d, d) with R R' = inverse of H."""
-    jitter = 1e-6 * float(np.trace(H)) / len(H) + 1e-12
-    L = np.linalg.cholesky(H.astype(np.float64) + jitter * np.eye(len(H)))
-    return np.ascontiguousarray(np.linalg.inv(L).T, np.float32)
 
 
 def _softmax(Z: Floats, T: Floats, weight: Floats | None) -> tuple[float, Floats]:

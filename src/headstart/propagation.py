@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
-NEIGHBOURS = 15
-SHARE = 0.7  # of an opinion that comes from the neighbours
+NEIGHBOURS = 5
+SHARE = 0.85  # of an opinion that comes from the neighbours
 ROUNDS = 20
+POWER = 4
 BLOCK = 1024
 
 
@@ -55,6 +56,6 @@ def _softmax(Z: Floats) -> Floats:
 
 
 def _sharp(P: Floats) -> Floats:
-    """Squared and made to sum to 1 again."""
-    Q = np.maximum(P, 0) ** 2
+    """Raised to POWER and made to sum to 1 again."""
+    Q = np.maximum(P, 0) ** POWER
     return np.asarray(Q / np.maximum(Q.sum(1, keepdims=True), 1e-12), np.float32)

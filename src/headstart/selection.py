@@ -8,7 +8,7 @@ Letters: n examples, d feature width, c classes, m unlabelled rows, r deals into
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,7 +31,8 @@ STRENGTHS = (0.3, 0.1, 0.03, 0.01)  # of the linear head, strong first: each sta
 RIDGES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
 MOST_FOLDED = 50_000  # rows that folds are made of; above it an even sample stands for all
 MOST_NEAREST = 5_000  # rows among which nearest neighbours are looked for
-LARGE = 3_000  # rows above which strengths are compared on one fold instead of all
+LARGE = 3_000  # rows above which strengths are compared on one fold instead of all, in the within-class metric
+COARSE, FINE = 3e-2, 1e-2  # tolerances of the solver, while strengths are compared and else
 MOST_POOL = 10_000  # unlabelled rows used
 NAMED = 2.0  # examples that the meaning of a label's name counts for
 LABELLED = 3.0  # unlabelled rows that a labelled one counts for
@@ -216,42 +217,58 @@ def _linear(inner: _Crossed, task: str, names: Array | None) -> _Candidate:
     fold = inner.folds[0]
     parts = [part for part in range(int(fold.max(initial=-1)) + 1) if 0 < (fold == part).sum() < len(fold)]
     parts = parts[:1] if len(inner.X) > LARGE else parts
-    metrics = ("plain",) if task == MULTILABEL else ("plain", "within", "both")
-    hits = {(metric, strength): [0.0, 0] for metric in metrics for strength in STRENGTHS}
+    if task == MULTILABEL:
+        metrics: tuple[str, ...] = ("plain",)
+    else:
+        metrics = ("within",) if len(inner.X) > LARGE else ("plain", "within", "both")
+    right = {(metric, strength): np.full(len(fold), np.nan) for metric in metrics for strength in STRENGTHS}
     for part in parts:
         out = fold == part
         weight = None if inner.weight is None else inner.weight[~out]
-        paths = _paths(*_named(inner.X[~out], inner.T[~out], weight, names), task, STRENGTHS)
+        named = _named(inner.X[~out], inner.T[~out], weight, names)
+        paths = _paths(*named, task, STRENGTHS, metrics[-1], tolerance=COARSE)
+        held = replace(inner, T=inner.T[out])
         for key, weights in paths.items():
-            right = replace(inner, T=inner.T[out]).right(Linear(weights.W, weights.b).scores(inner.X[out]))
-            hits[key][0] += float(right.sum())
-            hits[key][1] += len(right)
-    metric, strength = max(hits, key=lambda key: hits[key][0] / max(1, hits[key][1]))
+            right[key][out] = held.right(Linear(weights.W, weights.b).scores(inner.X[out]))
+    usual = (metrics[-1], 0.1 if metrics[-1] == "within" else 0.03)
+    best = max(right, key=lambda key: _merit(right[key]))
+    gain, noise = _difference(right[best], right[usual])
+    metric, strength = best if gain > 2 * noise else usual  # what differs by chance is left as it usually is
 
     def train(X: Array, T: Array, weight: Array | None) -> Head:
-        path = [s for s in STRENGTHS if s >= strength][-2:]  # one warm start is enough
-        weights = _paths(*_named(X, T, weight, names), task, path, only=metric)[metric, strength]
+        weights = _paths(*_named(X, T, weight, names), task, (strength,), metric)[metric, strength]
         return Linear(weights.W, weights.b)
 
     return _Candidate("linear", strength, train, metric if task == CLASSIFICATION else "")
 
 
 def _paths(
-    X: Array, T: Array, weight: Array | None, task: str, strengths: Any, only: str | None = None
+    X: Array,
+    T: Array,
+    weight: Array | None,
+    task: str,
+    strengths: Sequence[float],
+    metric: str,
+    *,
+    tolerance: float = FINE,
 ) -> dict[tuple[str, float], Weights]:
-    """Solutions by metric and strength; 'both' is the mean of the two others, which is again a linear head."""
+    """Solutions by metric and strength; 'both' is the mean of the two others, which is again a linear head.
+
+    With fewer rows than features the work is done in the space the rows span: the solution lies in it.
+    """
+    basis = np.linalg.qr(X.T)[0] if len(X) < 0.75 * X.shape[1] else None
+    if basis is not None:
+        X = X @ basis
     known: Moments = moments(X, T, weight)
-    wanted = ("plain", "within") if only in (None, "both") else (only,)
-    if task == MULTILABEL:
-        wanted = ("plain",)
     found: dict[tuple[str, float], Weights] = {}
-    for metric in wanted:
-        M = known.within() if metric == "within" else None
+    for kind in ("plain", "within") if metric == "both" else (metric,):
+        M = known.within() if kind == "within" else None
         setting = problem(X, T, weight=weight, several=task == MULTILABEL, metric=M, known=known)
         last: Weights | None = None
         for strength in strengths:
-            last = found[metric, strength] = setting.solve(strength, start=last)
-    if len(wanted) == 2:
+            last = setting.solve(strength, start=last, tolerance=tolerance)
+            found[kind, strength] = last if basis is None else Weights(basis @ last.W, last.b)
+    if metric == "both":
         for strength in strengths:
             one, two = found["plain", strength], found["within", strength]
             found["both", strength] = Weights((one.W + two.W) / 2, (one.b + two.b) / 2)
@@ -284,7 +301,7 @@ def _with_pool(base: _Candidate, pool: Array, names: Array | None, seed: int) ->
         own = np.ones(len(A), np.float32) if w is None else w
         rows, targets = np.concatenate([A, U]), np.concatenate([TA, soft])
         shares = np.concatenate([LABELLED * own, np.ones(len(U), np.float32)])
-        weights = _paths(rows, targets, shares, CLASSIFICATION, (0.1,), only="within")["within", 0.1]
+        weights = _paths(rows, targets, shares, CLASSIFICATION, (0.1,), "within")["within", 0.1]
         return Linear(weights.W, weights.b)
 
     return _Candidate("linear", 0.1, train, "within", pool=True)
