@@ -12,7 +12,7 @@ from bench.table import SHARED, Row, Run, run
 
 TITLE = "Banking77 in full, against sentence-transformers and LogisticRegression"
 FOLDER = SHARED / "data/banking77/banking_data"
-RUNS = 3
+RUNS = 2
 
 
 def fit(cache: Path, project: Path, *more: str) -> tuple[Run, dict]:
