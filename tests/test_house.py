@@ -20,7 +20,7 @@ ROWS = [
     ["source"],
     ["sources", "modalities", "backbones", "heads", "roles", "labels", "features"],
     ["dataset", "selection"],
-    ["classnames", "saved"],
+    ["classnames", "saved", "answers"],
     ["model"],
     ["replay", "project", "proof", "reasons"],
     ["stream", "keeping", "terminal"],

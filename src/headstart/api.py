@@ -309,23 +309,10 @@ def evaluate(
     """Measure a model on labelled data: {name, task, test: figures, per_class, confusion, notes}."""
     if not isinstance(model, Model):
         model = load(model, project=project)
-    known = model.labels or None
-    held = read(data, text=text, label=label, names=names, task=model.task, encoding=encoding, known=known)
-    held = held.take(np.flatnonzero(held.y >= 0))
-    if not len(held):
-        raise InputError(f"{held.name}: no row has a label to compare with.")
-    X = _embed(held, model.backbone, progress, "embedding").values
-    trained = _trained_keys(model)
-    found = proof.measure(model.task, model.labels, model.answer(X), held, trained)
-    return {"name": model.name, "task": model.task, **found, "notes": [*held.notes, *found["notes"]]}
-
-
-def _trained_keys(model: Model) -> np.ndarray[Any, Any] | None:
-    """(m, 2) keys of the kept training examples, or None when none are kept."""
-    if model.folder is None or not (model.folder / saved.EXAMPLES).exists():
-        return None
-    keys = pyarrow.parquet.read_table(model.folder / saved.EXAMPLES, columns=["key"])["key"].to_pylist()
-    return np.frombuffer(bytes.fromhex("".join(keys)), "<u8").reshape(-1, 2)
+    return model.evaluate(
+        data, text=text, label=label, names=names, encoding=encoding,
+        progress=lambda done, total: progress("embedding", done, total),
+    )  # fmt: skip
 
 
 def models(*, project: str | Path = ".") -> list[dict[str, Any]]:

@@ -61,7 +61,9 @@ class Moments:
         known = self.classes > 0
         sums = self.sums[known]
         scatter = self.gram - (sums / self.classes[known, None]).T @ sums
-        size = max(float(np.trace(scatter)) / len(scatter), 1e-12)
+        size = float(np.trace(scatter)) / len(scatter)
+        if size <= 1e-5 * float(np.trace(self.gram)) / len(scatter):  # equal rows in each class: rounding is all that is left
+            return np.eye(len(scatter), dtype=np.float32)
         mixed = (1 - shrink) / size * scatter
         mixed[np.diag_indices(len(mixed))] += shrink
         return np.asarray(mixed, np.float32)

@@ -5,18 +5,21 @@ Letters: n examples, d feature width, c classes. X (n, d), P (n, c).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow.parquet
 from numpy.typing import NDArray
 
 from headstart import backbones, heads, saved, tensors
+from headstart.answers import Answers, measure
 from headstart.calibration import Calibration
-from headstart.errors import ModelError
+from headstart.dataset import read
+from headstart.errors import InputError, ModelError
 from headstart.features import Cache, Features, embed
 from headstart.head import CLASSIFICATION, MULTILABEL, REGRESSION, TASKS, Head
 from headstart.unknown import Unknown
@@ -37,15 +40,6 @@ class Prediction:
     labels: tuple[str, ...] = ()  # several labels at once: those above their thresholds
     value: float | None = None  # a number
     probabilities: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What a model says of n examples, as arrays."""
-
-    P: NDArray[np.float32]  # (n, c) probabilities, or (n, 1) numbers
-    chosen: NDArray[np.bool_]  # (n, c) the labels that apply; all False for numbers
-    unknown: NDArray[np.bool_]  # (n,)
 
 
 @dataclass(frozen=True)
@@ -134,6 +128,36 @@ class Model:
                 )
             )
         return found
+
+    def evaluate(
+        self,
+        data: object,
+        *,
+        text: str | None = None,
+        label: str | None = None,
+        names: object = None,
+        encoding: str | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> dict[str, Any]:
+        """Measure on labelled data (a path or a table): {name, task, test: figures, per_class, confusion, overlap, notes}.
+
+        Raises InputError, NotFound or DataError on data that cannot be used, labels the model does not have among them.
+        """
+        known = self.labels or None
+        held = read(data, text=text, label=label, names=names, task=self.task, encoding=encoding, known=known)
+        held = held.take(np.flatnonzero(held.y >= 0))
+        if not len(held):
+            raise InputError(f"{held.name}: no row has a label to compare with.")
+        X = embed(held.contents, self.backbone, Cache(), keys=held.keys, progress=progress).values
+        found = measure(self.task, self.labels, self.answer(X), held, self._trained())
+        return {"name": self.name, "task": self.task, **found, "notes": [*held.notes, *found["notes"]]}
+
+    def _trained(self) -> NDArray[np.uint64] | None:
+        """(m, 2) keys of the kept training examples, or None when none are kept."""
+        if self.folder is None or not (self.folder / saved.EXAMPLES).exists():
+            return None
+        keys = pyarrow.parquet.read_table(self.folder / saved.EXAMPLES, columns=["key"])["key"].to_pylist()
+        return np.frombuffer(bytes.fromhex("".join(keys)), "<u8").reshape(-1, 2)
 
     def arrays(self) -> tensors.Arrays:
         """Everything learned, as named arrays."""

@@ -15,13 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart import curation, curve, evaluation, unknown
+from headstart.answers import Answers, measure
 from headstart.calibration import Calibration, calibrate, calibrate_multilabel
 from headstart.dataset import Dataset
-from headstart.errors import InputError
-from headstart.folds import folds, overlap, tied
+from headstart.folds import folds, tied
 from headstart.head import CLASSIFICATION, MULTILABEL, REGRESSION, Head
 from headstart.heads.prior import Prior
-from headstart.model import Answers
 from headstart.selection import Choice, choose
 from headstart.thresholds import tune
 from headstart.unknown import Unknown
@@ -212,7 +211,7 @@ def _several_labels(judged: _Judged, refuse: float) -> _Proven:
 
 
 def _number(judged: _Judged, refuse: float) -> _Proven:
-    train, choice, seed = judged.train, judged.choice, judged.seed
+    choice, seed = judged.choice, judged.seed
     rows = judged.tested()
     if not len(rows):
         return _Proven(Calibration(), None, None, {})
@@ -288,51 +287,6 @@ def _test(learned: Learned, held: Dataset, X: Floats, trained: NDArray[np.uint64
     learned.facts["data"]["test_overlap"] = found["overlap"]
     if found["per_class"]:
         learned.facts.update(per_class=found["per_class"], per_class_from="test")
-    if found["confusion"] is not None:
-        learned.facts["confusion"] = found["confusion"]
-
-
-def measure(
-    task: str,
-    labels: Sequence[str],
-    answers: Answers,
-    held: Dataset,
-    trained: NDArray[np.uint64] | None,
-) -> dict[str, Any]:
-    """Figures of answers to a labelled data set: {test, per_class, confusion, overlap, notes}.
-
-    trained: (m, 2) keys of the training examples, to count test rows that occur there too; None when not known.
-    """
-    groups = tied(*(() if held.group is None else (held.group,)), keys=held.keys)
-    if task == REGRESSION and not len(held):
-        raise InputError(f"{held.name}: no row has a number to compare with.")
-
-    def figures(rows: NDArray[np.int64]) -> dict[str, Any]:
-        if task == CLASSIFICATION:
-            return evaluation.report_classification(held.y[rows], answers.P[rows], labels, groups=groups[rows])
-        if task == MULTILABEL:
-            return evaluation.report_multilabel(
-                held.T[rows], answers.P[rows], labels, chosen=answers.chosen[rows], groups=groups[rows]
-            )
-        return evaluation.report_regression(held.T[rows, 0], answers.P[rows, 0], groups=groups[rows])
-
-    found = figures(np.arange(len(held)))
-    test, notes = found["estimate"], []
-    seen = np.zeros(0, np.int64) if trained is None else overlap(trained, held.keys)
-    if len(seen):
-        apart = np.setdiff1d(np.arange(len(held)), seen)
-        notes.append(f"{len(seen):,} of {len(held):,} rows also occur in the training data")
-        if len(apart):
-            test = {**test, "apart": figures(apart)["estimate"]}
-    if answers.unknown.any():
-        notes.append(f"{int(answers.unknown.sum()):,} rows are answered with 'unknown'; their labels are counted all the same")
-    return {
-        "test": test,
-        "per_class": found.get("per_class") or [],
-        "confusion": found.get("confusion"),
-        "overlap": None if trained is None else len(seen),
-        "notes": notes,
-    }
 
 
 def from_names(labels: tuple[str, ...], names: Floats, pool: Floats | None) -> Learned:

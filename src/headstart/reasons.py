@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow.parquet
 
 from headstart import saved
+from headstart.answers import Answers
 from headstart.features import Cache
 from headstart.head import REGRESSION
-from headstart.model import Answers, Model
+from headstart.model import Model
 from headstart.why import words
 
 

@@ -21,11 +21,12 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from headstart import jsontext
+from headstart.answers import Answers
 from headstart.dataset import read_texts
 from headstart.errors import InputError, NotFound, near
 from headstart.features import Cache, embed
 from headstart.head import MULTILABEL, REGRESSION
-from headstart.model import Answers, Model
+from headstart.model import Model
 from headstart.reasons import Reasons
 from headstart.storage import atomic_file
 
