@@ -29,7 +29,12 @@ def accuracies(n: int, *, pool: bool, folder: Path) -> list[tuple[float, bool, f
         with open(more, "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("text",), *((text,) for text, _ in rest)])
         model = headstart.fit(
-            str(train), test=str(test), unlabelled=str(more) if pool else None, name="few", project=folder, precision="auto"
+            str(train),
+            test=str(test),
+            unlabelled=str(more) if pool else None,
+            name="few",
+            project=folder,
+            precision="auto",
         )
         facts = api.facts(model)
         found.append((facts["test"]["accuracy"], facts["head"]["pool"], facts["seconds"]["fit"]))
@@ -45,7 +50,9 @@ def rows() -> list[Row]:
             values = np.array([accuracy for accuracy, _, _ in found])
             note = f"fit {np.median([seconds for *_, seconds in found]):.1f} s"
             if pool:
-                note += f"; the folds chose to use the pool for {sum(used for _, used, _ in found)} of {len(found)} seeds"
+                note += (
+                    f"; the folds chose to use the pool for {sum(used for _, used, _ in found)} of {len(found)} seeds"
+                )
             made.append(
                 Row(
                     f"{n} per class, {'the rest as unlabelled pool' if pool else 'no pool'}, mean of {len(found)} seeds",

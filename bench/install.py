@@ -33,7 +33,9 @@ def rows() -> list[Row]:
         imports = seconds([python, "-c", "import headstart"]) - seconds([python, "-c", "pass"])
         shown = seconds([str(Path(folder, "bin", "headstart")), "--help"])
         listed = subprocess.run([python, "-m", "pip", "list", "--format=freeze"], capture_output=True, text=True)
-        strangers = [x for x in ("torch", "transformers", "scikit-learn", "scipy") if f"\n{x}==" in "\n" + listed.stdout]
+        strangers = [
+            x for x in ("torch", "transformers", "scikit-learn", "scipy") if f"\n{x}==" in "\n" + listed.stdout
+        ]
     return [
         Row("core install with the embedded backbone, bytecode included", f"{size / 1e6:,.0f} MB ({size / 2**20:,.0f} MiB)",
             "<= 500 MB", size <= 500e6, f"with {', '.join(strangers)}" if strangers else "no torch, no SciPy"),

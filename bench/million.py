@@ -46,7 +46,11 @@ def fit(path: Path) -> None:
     choice = choose(X, T, task="classification", folds=folds(y))
     seconds = time.perf_counter() - start
     status = Path("/proc/self/status").read_text()
-    own = {line.split(":")[0]: int(line.split()[1]) for line in status.splitlines() if line.startswith(("RssAnon", "VmHWM"))}
+    own = {
+        line.split(":")[0]: int(line.split()[1])
+        for line in status.splitlines()
+        if line.startswith(("RssAnon", "VmHWM"))
+    }
     right = float((choice.head.scores(X[:50_000]).argmax(1) == y[:50_000]).mean())
     print(json.dumps({"seconds": seconds, "anonymous_mb": own["RssAnon"] / 1024, "peak_mb": own["VmHWM"] / 1024,
                       "accuracy": right, "why": choice.why}))  # fmt: skip

@@ -81,5 +81,3 @@ def rows() -> list[Row]:
 def shown(figures: dict) -> str:
     """Accuracy with its interval."""
     return f"{100 * figures['accuracy']:.1f} % ({100 * figures['low']:.1f} to {100 * figures['high']:.1f})"
-
-

@@ -84,7 +84,13 @@ def write_page() -> None:
     ]
     for path in sorted((HERE / "results").glob("*.json")):
         stored = json.loads(path.read_text("utf-8"))
-        lines += ["", f"## {stored['title']}", "", f"`python -m bench {path.stem}` on {stored['day']}: {stored['machine']}.", ""]
+        lines += [
+            "",
+            f"## {stored['title']}",
+            "",
+            f"`python -m bench {path.stem}` on {stored['day']}: {stored['machine']}.",
+            "",
+        ]
         lines += ["| work | measured | must reach | |", "|---|---|---|---|"]
         for row in stored["rows"]:
             mark = {True: "met", False: "**missed**", None: ""}[row["met"]]

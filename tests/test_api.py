@@ -72,7 +72,10 @@ def test_every_table_gives_the_same_model(kind, tmp_path):
 
 
 def test_several_labels(tmp_path):
-    rows = [{"text": f"{a[0]} {b[0]}", "tags": sorted({a[1], b[1]})} for a, b in zip(sentences(150), sentences(150, 7)[1:], strict=False)]
+    rows = [
+        {"text": f"{a[0]} {b[0]}", "tags": sorted({a[1], b[1]})}
+        for a, b in zip(sentences(150), sentences(150, 7)[1:], strict=False)
+    ]
     model = fit(rows, tmp_path)
     assert model.task == "multilabel"
     assert model.labels == ("bird", "fruit", "metal")
@@ -110,7 +113,9 @@ def test_labels_alone_make_a_model(tmp_path):
 
 
 def test_a_split_column_is_the_test(tmp_path):
-    table = [{"text": t, "label": x, "split": "test" if i % 4 == 0 else "train"} for i, (t, x) in enumerate(sentences(120))]
+    table = [
+        {"text": t, "label": x, "split": "test" if i % 4 == 0 else "train"} for i, (t, x) in enumerate(sentences(120))
+    ]
     facts = api.facts(fit(table, tmp_path))
     assert facts["test"]["n"] == 30
     assert facts["data"]["used"] == 90

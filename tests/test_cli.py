@@ -153,8 +153,12 @@ def test_a_reader_that_goes_away_is_no_error(project):
     with open(project / "many.csv", "w") as file:
         file.write("text\n" + "apple fig\n" * 30_000)
     done = subprocess.run(
-        f"{sys.executable} -m headstart predict easy many.csv | head -1", shell=True, cwd=project, capture_output=True, text=True
-    )  # fmt: skip
+        f"{sys.executable} -m headstart predict easy many.csv | head -1",
+        shell=True,
+        cwd=project,
+        capture_output=True,
+        text=True,
+    )
     assert done.stdout.strip() == "text,label,probability,unknown"
     assert "Traceback" not in done.stderr
 

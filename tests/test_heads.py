@@ -86,7 +86,11 @@ def test_labels_are_found_on_rows_not_seen(kind):
 def test_numbers_are_found_on_rows_not_seen(kind, least):
     X, _, numbers = data()
     train = slice(0, N, 2)
-    make = Ridge.fit(X[train], numbers[train], 1e-3) if kind == "ridge" else Nearest.fit(X[train], numbers[train], 5, number=True)
+    make = (
+        Ridge.fit(X[train], numbers[train], 1e-3)
+        if kind == "ridge"
+        else Nearest.fit(X[train], numbers[train], 5, number=True)
+    )
     left = numbers[1::2] - make.scores(X[1::2])
     assert 1 - left.var() / numbers[1::2].var() > least
 
@@ -129,7 +133,7 @@ def test_arrays_that_do_not_fit_each_other_are_refused(kind):
     for name, array in arrays.items():
         if name != first:
             longer = np.concatenate([array, array[-1:]])
-            with pytest.raises(ValueError, match="fit|one number"):
+            with pytest.raises(ValueError, match=r"fit|one number"):
                 loaded(kind).from_arrays({**arrays, name: longer})
 
 
@@ -243,3 +247,8 @@ def test_checked_gives_single_precision_in_the_order_asked_for():
 def test_unit_rows_have_length_one_and_zero_stays_zero():
     lengths = np.linalg.norm(unit(np.array([[3, 4], [0, 0], [1e-6, 0]], np.float32)), axis=1)
     np.testing.assert_allclose(lengths, [1, 0, 1], atol=1e-6)
+
+
+def test_where_the_middle_of_the_features_lies_makes_no_difference_to_centroids():
+    X, T, _ = data()
+    np.testing.assert_allclose(Centroid.fit(X + 50, T).scores(X + 50), Centroid.fit(X, T).scores(X), atol=1e-2)

@@ -34,4 +34,6 @@ def test_arrays_of_texts_are_texts():
     texts, labels = zip(*sentences(30), strict=True)
     expected = HeadstartClassifier(backbone="fake").fit(list(texts), labels).predict(["iron zinc"])
     for kind in (np.array, pd.Series, lambda x: np.array(x, dtype=object), tuple):
-        assert HeadstartClassifier(backbone="fake").fit(kind(list(texts)), labels).predict(kind(["iron zinc"])) == expected
+        assert (
+            HeadstartClassifier(backbone="fake").fit(kind(list(texts)), labels).predict(kind(["iron zinc"])) == expected
+        )

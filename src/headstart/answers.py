@@ -58,7 +58,9 @@ def measure(
         if len(apart):
             test = {**test, "apart": figures(apart)["estimate"]}
     if answers.unknown.any():
-        notes.append(f"{int(answers.unknown.sum()):,} rows are answered with 'unknown'; their labels are counted all the same")
+        notes.append(
+            f"{int(answers.unknown.sum()):,} rows are answered with 'unknown'; their labels are counted all the same"
+        )
     return {
         "test": test,
         "per_class": found.get("per_class") or [],

@@ -171,9 +171,7 @@ def _read(
     return found.take(np.flatnonzero(found.y >= 0)), held, pool
 
 
-def _labelled_or_not(
-    data: object, text: str | None, names: object, task: str | None, encoding: str | None
-) -> Dataset:
+def _labelled_or_not(data: object, text: str | None, names: object, task: str | None, encoding: str | None) -> Dataset:
     """Read with labels when the file has them, else texts alone (a pool for a zero-shot model)."""
     try:
         return read(data, text=text, names=names, task=task, encoding=encoding)
@@ -317,7 +315,8 @@ def evaluate(
 
 def models(*, project: str | Path = ".") -> list[dict[str, Any]]:
     """The models of a project, a row each; a damaged one has an `error`."""
-    root, rows = Project(Path(project)), []
+    root = Project(Path(project))
+    rows: list[dict[str, Any]] = []
     for name in root.names():
         try:
             folder = root.current(name)

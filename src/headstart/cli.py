@@ -40,7 +40,9 @@ def fit(
     unlabelled: Annotated[str | None, typer.Option(help="More texts without labels; used if that helps.")] = None,
     labels: Annotated[
         str | None,
-        typer.Option(help="Label names 'a,b,c', or a file of names and descriptions; without labelled rows: zero-shot."),
+        typer.Option(
+            help="Label names 'a,b,c', or a file of names and descriptions; without labelled rows: zero-shot."
+        ),
     ] = None,
     text: Annotated[str | None, typer.Option(help="The text column.", show_default="found")] = None,
     label: Annotated[str | None, typer.Option(help="The label column.", show_default="found")] = None,
@@ -154,9 +156,7 @@ def evaluate(
 
     model = api.load(name, project=project)
     with Progress(quiet=as_json) as progress:
-        found = api.evaluate(
-            model, data, text=text, label=label, names=names, encoding=encoding, progress=progress
-        )
+        found = api.evaluate(model, data, text=text, label=label, names=names, encoding=encoding, progress=progress)
     if as_json:
         print_json(found)
         return
@@ -213,8 +213,14 @@ def show(
     say()
     for title, value in (
         ("task", f"{model.task}, {len(model.labels)} labels" if model.labels else model.task),
-        ("labels", ", ".join(model.labels[:20]) + (f" and {len(model.labels) - 20} more" if len(model.labels) > 20 else "")),
-        ("made from", f"{card['data']['name']}, {card['data']['used']:,} rows, SHA-256 {card['data']['digest'][:16]}..."),
+        (
+            "labels",
+            ", ".join(model.labels[:20]) + (f" and {len(model.labels) - 20} more" if len(model.labels) > 20 else ""),
+        ),
+        (
+            "made from",
+            f"{card['data']['name']}, {card['data']['used']:,} rows, SHA-256 {card['data']['digest'][:16]}...",
+        ),
         ("backbone", f"{card['backbone']['name']} ({card['backbone']['licence']}, {card['backbone']['precision']})"),
         ("head", card["head"]["name"] + (" with unlabelled rows" if card["head"]["pool"] else "")),
         ("made", f"{card['made']} by headstart {card['versions']['headstart']}, seed {card['seed']}"),

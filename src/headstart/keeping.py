@@ -34,6 +34,7 @@ class Clock:
 
     @contextmanager
     def __call__(self, part: str) -> Iterator[None]:
+        """Count the time of a block for `part`."""
         start = time.perf_counter()
         try:
             yield

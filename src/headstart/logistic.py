@@ -3,13 +3,12 @@
 Minimises  sum_i w_i loss(t_i, (x_i - mu) W + b) + strength * scale / 2 * tr(W' M W)  over W (d, c) and b (c,), with the
 softmax loss (one label of many; t may be soft) or the sigmoid loss (several labels). The bias is not penalised.
 
-The penalty has a metric M. With M = I it is the usual L2. With M the within-class scatter, shrunk towards I, directions in
-which examples of one class differ cost more: the regularised form of linear discriminant analysis (Friedman 1989, section
-2), with a discriminative loss. `scale` makes strengths comparable: mean |x - mu|^2 in the metric of M's inverse.
+The penalty has a metric M. With M = I it is the usual L2. With M the within-class scatter, shrunk towards I, directions
+in which examples of one class differ cost more: the regularised form of linear discriminant analysis (Friedman 1989,
+section 2), with a discriminative loss. `scale`, the mean |x - mu|^2, makes strengths comparable.
 
-The method is L-BFGS (Nocedal and Wright 2006, algorithm 7.4) that begins from the inverse of a bound on the curvature, Gram
-matrix plus penalty (Boehning 1992, less its constant): some 10 to 20 passes over X whatever its conditioning. What folds
-share, their moments, is computed once.
+The method is L-BFGS (Nocedal and Wright 2006, algorithm 7.4) that begins from the inverse of a bound on the curvature,
+Gram matrix plus penalty (Boehning 1992, less its constant): some 10 to 20 passes over X whatever its conditioning.
 
 Letters: n examples, d feature width, c classes. X (n, d) float32, maybe a memory map, read in blocks; T (n, c) float32.
 """
@@ -62,7 +61,7 @@ class Moments:
         sums = self.sums[known]
         scatter = self.gram - (sums / self.classes[known, None]).T @ sums
         size = float(np.trace(scatter)) / len(scatter)
-        if size <= 1e-5 * float(np.trace(self.gram)) / len(scatter):  # equal rows in each class: rounding is all that is left
+        if size <= 1e-5 * float(np.trace(self.gram)) / len(scatter):  # equal rows a class: rounding is left
             return np.eye(len(scatter), dtype=np.float32)
         mixed = (1 - shrink) / size * scatter
         mixed[np.diag_indices(len(mixed))] += shrink
@@ -76,12 +75,13 @@ def moments(X: Floats, T: Floats, weight: Floats | None = None) -> Moments:
     for start in range(0, n, BLOCK):
         x, t = np.asarray(X[start : start + BLOCK], np.float32), T[start : start + BLOCK]
         w = None if weight is None else weight[start : start + BLOCK, None]
-        wx, wt = (x, t) if w is None else (x * w, t * w)
+        wx = x if w is None else np.asarray(x * w, np.float32)
+        wt = t if w is None else np.asarray(t * w, np.float32)
         parts.append(Moments(float(len(x) if w is None else w.sum()), wx.sum(0), wx.T @ x, wt.sum(0), wt.T @ x))
     if not parts:
         c = T.shape[1]
-        zeros = np.zeros
-        return Moments(0.0, zeros(d, np.float32), zeros((d, d), np.float32), zeros(c, np.float32), zeros((c, d), np.float32))
+        shapes = ((d,), (d, d), (c,), (c, d))
+        return Moments(0.0, *(np.zeros(shape, np.float32) for shape in shapes))
     return sum(parts[1:], parts[0])
 
 
@@ -136,7 +136,7 @@ class Problem:
             return np.concatenate([self.inverse @ g[:-1], g[-1:] * bend])
 
         constant = np.outer(mean, m.classes) - m.sums.T  # the gradient at W = 0, b = b0
-        goal = tolerance * float(np.sqrt(max(np.vdot(constant, self.inverse @ constant), 0)))
+        goal = tolerance * max(float(np.vdot(constant, self.inverse @ constant)), 0.0) ** 0.5
         if start is None:
             x = np.concatenate([np.zeros((d, c)), b0[None]])
         else:
@@ -178,7 +178,7 @@ def _descend(value: Value, straight: Callable[[Floats], Floats], x: Floats, goal
     f, g = value(x)
     steps: list[tuple[Floats, Floats, float]] = []
     for _ in range(most):
-        if float(np.sqrt(max(np.vdot(g, straight(g)), 0))) <= goal:
+        if float(np.vdot(g, straight(g))) <= goal**2:
             break
         move = _direction(g, steps, straight)
         down, size = float(np.vdot(move, g)), 1.0
@@ -197,9 +197,7 @@ def _descend(value: Value, straight: Callable[[Floats], Floats], x: Floats, goal
     return x
 
 
-def _direction(
-    g: Floats, steps: list[tuple[Floats, Floats, float]], straight: Callable[[Floats], Floats]
-) -> Floats:
+def _direction(g: Floats, steps: list[tuple[Floats, Floats, float]], straight: Callable[[Floats], Floats]) -> Floats:
     q = g.copy()
     used = []
     for s, y, curve in reversed(steps):

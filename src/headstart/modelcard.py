@@ -67,7 +67,9 @@ def _metrics(facts: Mapping[str, Any]) -> list[tuple[str, float, str]]:
     for which, label in (("test", "given test rows"), ("estimate", "cross-fitted")):
         for kind in ("accuracy", "macro_f1", "micro_f1", "r2", "mae"):
             if facts[which] and kind in facts[which]:
-                found.append(({"macro_f1": "f1", "micro_f1": "f1"}.get(kind, kind), facts[which][kind], f"{kind}, {label}"))
+                found.append(
+                    ({"macro_f1": "f1", "micro_f1": "f1"}.get(kind, kind), facts[which][kind], f"{kind}, {label}")
+                )
     return found
 
 

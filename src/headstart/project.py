@@ -72,7 +72,9 @@ class Project:
                 f"no model {name!r} in {where}." + (near(name, self.names()) or " Make one with: headstart fit DATA")
             ) from None
         if not _VERSION.fullmatch(version) or not (home / version).is_dir():
-            raise NotFound(f"{home / 'current'} says {version[:20]!r}, which is not a version here. Fit the model anew.")
+            raise NotFound(
+                f"{home / 'current'} says {version[:20]!r}, which is not a version here. Fit the model anew."
+            )
         return home / version
 
     def commit(self, name: str, write: Callable[[Path], None]) -> Path:

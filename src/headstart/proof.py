@@ -71,7 +71,15 @@ def learn(
     with clock("fit"):
         dealt = folds(target, repeats=_repeats(len(train)), groups=groups, seed=seed)
         choice = choose(
-            X, T, task=task, folds=dealt, head=head, weight=_weight(train, T, balanced), names=names, pool=pool, seed=seed
+            X,
+            T,
+            task=task,
+            folds=dealt,
+            head=head,
+            weight=_weight(train, T, balanced),
+            names=names,
+            pool=pool,
+            seed=seed,
         )
     with clock("evaluate"):
         judged = _Judged(train, X, T, groups, dealt, choice, seed)
@@ -138,7 +146,9 @@ def _facts(train: Dataset, choice: Choice, pool: Floats | None) -> dict[str, Any
     if train.task == REGRESSION:
         classes = []
     else:
-        classes = [{"label": label, "n": int(n)} for label, n in zip(train.labels, (train.targets() > 0).sum(0), strict=True)]
+        classes = [
+            {"label": label, "n": int(n)} for label, n in zip(train.labels, (train.targets() > 0).sum(0), strict=True)
+        ]
     groups = None if train.group is None else len(np.unique(train.group))
     return {
         "task": train.task,
@@ -174,7 +184,7 @@ def _one_label(judged: _Judged, refuse: float) -> _Proven:
     learning = curve.learning_curve(
         judged.X, y, judged.dealt[0], _quick, groups=judged.groups, seed=seed, shown=found["estimate"]["accuracy"]
     )
-    facts = {
+    facts: dict[str, Any] = {
         **found,
         "estimate": {**found["estimate"], "how": judged.how()},
         "confused": _examples(found["confused"], train, y, P, rows),
@@ -197,7 +207,7 @@ def _several_labels(judged: _Judged, refuse: float) -> _Proven:
     tuned = tune(P, T, fold=judged.dealt[0][rows], seed=seed)
     found = evaluation.report_multilabel(T, P, train.labels, chosen=tuned.chosen, groups=groups, seed=seed)
     strange, caught = unknown.learn(judged.X[rows], None, None, groups=groups, share=refuse, seed=seed)
-    facts = {
+    facts: dict[str, Any] = {
         **found,
         "estimate": {**found["estimate"], "how": judged.how()},
         "calibration": reliability.facts(),
@@ -219,7 +229,7 @@ def _number(judged: _Judged, refuse: float) -> _Proven:
     found = evaluation.report_regression(true, said, groups=judged.groups[rows], seed=seed)
     strange, caught = unknown.learn(judged.X[rows], None, None, groups=judged.groups[rows], share=refuse, seed=seed)
     some = np.random.default_rng(seed).permutation(len(rows))[:POINTS]
-    facts = {
+    facts: dict[str, Any] = {
         **found,
         "estimate": {**found["estimate"], "how": judged.how()},
         "scatter": [[float(true[i]), float(said[i])] for i in some],
@@ -280,7 +290,9 @@ def _test(learned: Learned, held: Dataset, X: Floats, trained: NDArray[np.uint64
         answers = Answers(scores, np.zeros(scores.shape, bool), np.zeros(len(X), bool))
     else:
         P = learned.calibration.apply(scores)
-        chosen = P.argmax(1)[:, None] == np.arange(P.shape[1]) if learned.thresholds is None else learned.thresholds <= P
+        chosen = (
+            P.argmax(1)[:, None] == np.arange(P.shape[1]) if learned.thresholds is None else learned.thresholds <= P
+        )
         answers = Answers(P, chosen, np.zeros(len(X), bool))
     found = measure(learned.task, learned.labels, answers, held, trained)
     learned.facts["test"] = found["test"]
@@ -293,7 +305,7 @@ def from_names(labels: tuple[str, ...], names: Floats, pool: Floats | None) -> L
     """A zero-shot head from the features (c, d) of what the labels mean; nothing about it can be measured."""
     head = Prior.of(names, pool)
     why = "there are no labelled examples, so the label names stand for the classes"
-    facts = {
+    facts: dict[str, Any] = {
         "task": CLASSIFICATION,
         "labels": list(labels),
         "data": {

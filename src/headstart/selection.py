@@ -91,13 +91,16 @@ def choose(
     """
     X, folds = np.asarray(X), np.atleast_2d(folds)
     some = _sample(len(X), seed)
-    inner = _Crossed(X if some is None else X[some], T if some is None else T[some], folds if some is None else folds[:, some],
-                     None if weight is None else weight if some is None else weight[some], task)  # fmt: skip
+    if some is None:
+        inner = _Crossed(X, T, folds, weight, task)
+    else:
+        inner = _Crossed(X[some], T[some], folds[:, some], None if weight is None else weight[some], task)
     candidates = _candidates(inner, task, head, names)
     judged = [(candidate, inner.scores(candidate.train, 0)) for candidate in candidates]
     gained = [(candidate, S, inner.right(S)) for candidate, S in judged]
     best = max(gained, key=lambda row: _merit(row[2]))
-    if pool is not None and len(pool) and task == CLASSIFICATION and best[0].name != "nearest" and np.isfinite(_merit(best[2])):
+    usable = task == CLASSIFICATION and best[0].name != "nearest" and np.isfinite(_merit(best[2]))
+    if pool is not None and len(pool) and usable:
         helped = _with_pool(best[0], pool, names, seed)
         S = inner.scores(helped.train, 0)
         right = inner.right(S)
@@ -149,8 +152,8 @@ class _Crossed:
     def right(self, S: Array) -> NDArray[np.float64]:
         """How right each held-out row is, (n,), larger is better; NaN where it was not held out.
 
-        1 or 0 for one label, plus a small share for confidence that breaks ties; for several labels the F1 of the row at a
-        half; for a number minus the squared error over the variance.
+        1 or 0 for one label; for several labels the F1 of the row at a half; for a number minus the squared error over the
+        variance.
         """
         held = np.isfinite(S).all(1)
         found = np.full(len(S), np.nan)
@@ -271,7 +274,8 @@ def _paths(
     if metric == "both":
         for strength in strengths:
             one, two = found["plain", strength], found["within", strength]
-            found["both", strength] = Weights((one.W + two.W) / 2, (one.b + two.b) / 2)
+            half = np.float32(0.5)
+            found["both", strength] = Weights(half * (one.W + two.W), half * (one.b + two.b))
     return found
 
 
@@ -337,7 +341,7 @@ def _tie(best: Row, listed: list[Row]) -> str | None:
     tied = []
     for row in listed:
         gain, noise = _difference(best[2], row[2])
-        if row[0] is not best[0] and gain < 1.96 * noise and np.isfinite(noise):
+        if row[0] is not best[0] and gain <= 1.96 * noise and np.isfinite(noise):
             tied.append(row[0].said())
     if not tied:
         return None

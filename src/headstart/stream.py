@@ -129,7 +129,9 @@ def _flat(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         column = pc.binary_join(column.cast(pa.list_(pa.string())), ";").cast(pa.large_string())
     elif pa.types.is_nested(kind):
-        column = pa.chunked_array([[None if v is None else jsontext.write(v) for v in column.to_pylist()]], pa.large_string())
+        column = pa.chunked_array(
+            [[None if v is None else jsontext.write(v) for v in column.to_pylist()]], pa.large_string()
+        )
     elif pa.types.is_dictionary(kind):
         column = column.cast(kind.value_type)
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
@@ -164,7 +166,8 @@ def _jsonable(row: dict[str, Any]) -> dict[str, Any]:
 
 class _Parquet:
     def __init__(self, file: IO[bytes]) -> None:
-        self.file, self.writer = file, None
+        self.file = file
+        self.writer: pyarrow.parquet.ParquetWriter | None = None
 
     def write(self, table: pa.Table) -> None:
         if self.writer is None:

@@ -106,6 +106,7 @@ class Progress:
             self.bar.stop()
 
     def __call__(self, what: str, done: int, total: int | None) -> None:
+        """Move the line of `what` to `done` of `total`."""
         if not self.bar:
             return
         if what not in self.tasks:

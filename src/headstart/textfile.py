@@ -162,9 +162,9 @@ def _find(
 
 
 def _by_mark(head: bytes) -> tuple[str, tuple[str, ...]]:
-    for mark, codec, said in _MARKS:
+    for mark, marked, said in _MARKS:
         if head.startswith(mark):
-            return codec, () if said == "UTF-8" else (f"read as {said}: its byte order mark says so",)
+            return marked, () if said == "UTF-8" else (f"read as {said}: its byte order mark says so",)
     codec = utf16_without_mark(head)
     if codec is not None:
         return codec, ("read as UTF-16 without its mark: every other byte is zero",)

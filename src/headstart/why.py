@@ -47,4 +47,4 @@ def words(
     P = answer([text, *without])[:, column]
     drops = P[0] - P[1:]
     order = np.argsort(-drops, kind="stable")[:top]
-    return [Weight(text[slice(*spans[i])], *spans[i], float(drops[i])) for i in order if drops[i] > 0]
+    return [Weight(text[slice(*spans[i])], spans[i][0], spans[i][1], float(drops[i])) for i in order if drops[i] > 0]

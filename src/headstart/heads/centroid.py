@@ -29,7 +29,7 @@ class Centroid:
         """X (n, d), T (n, c) shares."""
         w = T if weight is None else T * weight[:, None]
         centre = np.asarray(X.mean(0), np.float32)
-        sums = w.T @ unit(X - centre)
+        sums = np.asarray(w.T @ unit(X - centre), np.float32)
         return cls(unit(sums), centre)
 
     def scores(self, X: Array) -> Array:

@@ -28,7 +28,9 @@ class Prior:
     def of(cls, names: Array, pool: Array | None = None) -> Self:
         """names: (c, d) features; texts without labels, (m, d), say where the middle of the texts lies."""
         about = names.mean(0)
-        return cls(unit(names - about), np.asarray(about if pool is None or not len(pool) else pool.mean(0), np.float32))
+        return cls(
+            unit(names - about), np.asarray(about if pool is None or not len(pool) else pool.mean(0), np.float32)
+        )
 
     def scores(self, X: Array) -> Array:
         """(n, d) -> (n, c) logits."""

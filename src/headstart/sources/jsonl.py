@@ -72,9 +72,7 @@ def to_array(values: list[Any]) -> pa.Array:
     return pa.array([v if v is None or isinstance(v, str) else jsontext.write(v) for v in values], pa.large_string())
 
 
-def _batches(
-    chunks: Iterator[list[Row]], columns: tuple[str, ...], notes: list[str]
-) -> Iterator[pa.RecordBatch]:
+def _batches(chunks: Iterator[list[Row]], columns: tuple[str, ...], notes: list[str]) -> Iterator[pa.RecordBatch]:
     known = frozenset(columns)
     late: dict[str, list[int]] = {}
     done = 0
