@@ -5,7 +5,6 @@ Everything the command line does is here, for Python; the command line only pars
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -27,6 +26,7 @@ from headstart.keeping import Clock, backbone_facts, keep
 from headstart.model import Model, Prediction, replay
 from headstart.model import load as load_folder
 from headstart.project import Project, checked_name, name_from
+from headstart.storage import write_file
 from headstart.stream import is_text, predict_file, predict_texts
 
 __all__ = [
@@ -70,7 +70,7 @@ def fit(
     flag of the same name of `headstart fit`. Raises InputError, NotFound or DataError on what cannot be used, ModelError
     when the saved model does not answer as the trained one, StorageError when the disk refuses; then nothing is saved.
     """
-    _check(task=task, head=head, refuse=refuse)
+    _check(task=task, head=head, refuse=refuse, seed=seed, project=Path(project))
     chosen_name = checked_name(name if name is not None else name_from(_name_of(data)))
     given = classnames.given(labels)
     clock = Clock()
@@ -111,7 +111,7 @@ def fit(
     return keep(chosen_name, learned, facts, base, kept, Path(project), clock, probes=train.texts(spread))
 
 
-def _check(*, task: str | None, head: str, refuse: float) -> None:
+def _check(*, task: str | None, head: str, refuse: float, seed: int, project: Path) -> None:
     """Refuse flags that mean nothing before any work is done."""
     if task is not None and task not in TASKS:
         raise InputError(f"no task {task!r}." + near(task, TASKS))
@@ -119,6 +119,10 @@ def _check(*, task: str | None, head: str, refuse: float) -> None:
         raise InputError(f"no head {head!r}." + near(head, ["auto", *heads.NAMES]))
     if not 0 < refuse < 0.5:
         raise InputError(f"--refuse {refuse} is not a share of good input between 0 and 0.5, such as 0.05.")
+    if seed < 0:
+        raise InputError(f"--seed {seed} is negative: give 0 or more.")
+    if project.exists() and not project.is_dir():
+        raise InputError(f"--project {project} is a file; give a folder.")
 
 
 def _name_of(data: object) -> str:
@@ -354,7 +358,9 @@ def report(name: str | Path, *, output: Path | None = None, project: str | Path 
     if output is None:
         return path
     target = output / saved.REPORT if output.is_dir() else output
-    shutil.copyfile(path, target)
+    if not target.parent.is_dir():
+        raise NotFound(f"{target.parent}: no such folder to write {target.name} into.")
+    write_file(target, path.read_bytes())
     return target
 
 

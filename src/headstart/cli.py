@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from headstart.errors import HeadstartError
-from headstart.terminal import Progress, console, figures, plain, print_json, say, show_prediction
+from headstart.terminal import Progress, console, figures, plain, print_json, say, show_prediction, show_verdict
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -79,9 +79,7 @@ def fit(
     for note in facts["data"]["notes"]:
         say(f"  [dim]{plain(note)}[/]")
     say()
-    for i, sentence in enumerate(facts["verdict"]):
-        say(f"[bold]{plain(sentence)}[/]" if i == 0 else f"  {plain(sentence)}")
-    say()
+    show_verdict(facts["verdict"])
     seconds = facts["seconds"]
     say(
         f"Model [bold]{model.name}[/] saved and answered its probes again from a fresh process "
@@ -207,10 +205,8 @@ def show(
         print_json(dict(model.card))
         return
     facts = api.facts(model)
-    for i, sentence in enumerate(facts["verdict"]):
-        say(f"[bold]{plain(sentence)}[/]" if i == 0 else f"  {plain(sentence)}")
+    show_verdict(facts["verdict"])
     card = model.card
-    say()
     for title, value in (
         ("task", f"{model.task}, {len(model.labels)} labels" if model.labels else model.task),
         (

@@ -54,7 +54,8 @@ def checked(arrays: Mapping[str, NDArray[np.generic]], **dimensions: int) -> lis
         array = np.asarray(arrays[name])
         if array.ndim != ndim or array.dtype.kind not in "fiu" or not array.size:
             raise ValueError(f"array {name} of shape {array.shape} and type {array.dtype} is not what is needed")
-        found.append(array.astype(np.float32))
+        with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused below
+            found.append(array.astype(np.float32))
         if not np.isfinite(found[-1]).all():
             raise ValueError(f"array {name} holds values that are not finite")
     return found

@@ -59,6 +59,13 @@ def figures(task: str, found: dict[str, Any]) -> str:
     return line + f", n = {found['n']:,}"
 
 
+def show_verdict(sentences: list[str]) -> None:
+    """Print a verdict, its first sentence strong."""
+    for i, sentence in enumerate(sentences):
+        say(f"[bold]{plain(sentence)}[/]" if i == 0 else f"  {plain(sentence)}")
+    say()
+
+
 def show_prediction(row: dict[str, Any]) -> None:
     """Print one prediction with its reasons."""
     if row.get("value") is not None:
