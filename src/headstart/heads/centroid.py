@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from headstart.head import CLASSIFICATION, Array, checked, unit
 
+BLOCK = 16_384
 SHARPNESS = 20.0  # logits per unit of cosine; calibration sets the rest
 
 
@@ -29,7 +30,9 @@ class Centroid:
         """X (n, d), T (n, c) shares."""
         w = T if weight is None else T * weight[:, None]
         centre = np.asarray(X.mean(0), np.float32)
-        sums = np.asarray(w.T @ unit(X - centre), np.float32)
+        sums = np.zeros((T.shape[1], X.shape[1]), np.float32)
+        for low in range(0, len(X), BLOCK):  # X may be a memory map
+            sums += w[low : low + BLOCK].T @ unit(X[low : low + BLOCK] - centre)
         return cls(unit(sums), centre)
 
     def scores(self, X: Array) -> Array:
