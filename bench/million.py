@@ -1,4 +1,4 @@
-"""A million cached rows, 20 classes: time and memory of choosing and fitting a head on a memory map."""
+"""A million cached rows, 20 classes: time and memory of choosing and fitting a linear head on a memory map."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def fit(path: Path) -> None:
     start = time.perf_counter()
     T = np.zeros((N, C), np.float32)
     T[np.arange(N), y] = 1
-    choice = choose(X, T, task="classification", folds=folds(y))
+    choice = choose(X, T, task="classification", folds=folds(y), head="linear")
     seconds = time.perf_counter() - start
     status = Path("/proc/self/status").read_text()
     own = {
@@ -62,7 +62,7 @@ def rows() -> list[Row]:
         make(Path(folder))
         found = json.loads(run([sys.executable, "-m", "bench.million", folder]).out)
     return [
-        Row(f"choose and fit a head, {N:,} x {D}, {C} classes", f"{found['seconds']:.0f} s", "<= 60 s", found["seconds"] <= 60,
+        Row(f"choose the strength on folds and fit a linear head, {N:,} x {D}, {C} classes", f"{found['seconds']:.0f} s", "<= 60 s", found["seconds"] <= 60,
             found["why"]),
         Row("peak resident memory, pages of the mapped 3 GB file included", f"{found['peak_mb'] / 1024:.1f} GB", "<= 4 GB",
             found["peak_mb"] <= 4096, f"{found['anonymous_mb'] / 1024:.1f} GB of it not the file's at the end"),

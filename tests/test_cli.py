@@ -140,6 +140,9 @@ def test_rm(project, tmp_path):
         (["predict", "easy", "nwe.csv"], "'new.csv'"),
         (["evaluate", "easy", "new.csv"], "label"),
         (["verify", "nothing"], "no model"),
+        (["predict", "easy", ""], "the text is empty"),
+        (["predict", "easy", "new.csv", "-o", "new.csv"], "that is the input"),
+        (["predict", "easy", "new.csv", "-o", "nowhere/out.csv"], "no such folder"),
     ],
 )
 def test_mistakes_are_answered_kindly(project, arguments, words):

@@ -91,7 +91,6 @@ def sink(output: Path | None, *, to_json: bool) -> Iterator[Sink]:
         sys.stdout.buffer.flush()
         return
     kind = ending(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(output) as file:
         opened: Sink
         if kind == "parquet":
@@ -186,13 +185,13 @@ def is_text(source: str) -> bool:
     """
     if source == "-":
         return False
+    if not source.strip():
+        raise InputError("the text is empty.")
     try:
         if Path(source).exists():
             return False
     except (OSError, ValueError):  # too long or with a NUL: no path
         return True
-    if not source.strip():
-        raise InputError("the text is empty.")
     path = Path(source)
     if " " not in source and (path.suffix.lower() in (*ENDINGS, ".txt", ".arrow", ".feather") or len(path.parts) > 1):
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -245,6 +244,8 @@ def predict_file(
         ending(output)
         if not output.parent.exists():
             raise InputError(f"{output.parent}: no such folder to write {output.name} into.")
+        if isinstance(source, str) and output.exists() and Path(source).exists() and output.samefile(source):
+            raise InputError(f"{output}: that is the input; give the output another name.")
     batches, opened = read_texts(source, text=text, encoding=encoding)
     cache = Cache()
     reasons = Reasons(model, cache) if why else None
