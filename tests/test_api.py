@@ -200,3 +200,16 @@ def test_models_and_errors(tmp_path):
     (tmp_path / "models" / "one" / "v2" / "facts.json").write_text("{}")
     assert "changed" in headstart.models(project=tmp_path)[0]["error"]
     assert headstart.remove("one", project=tmp_path) == [1, 2]
+
+
+def test_given_labels_are_held_against_the_file(tmp_path):
+    rows = sentences(60)
+    with pytest.raises(InputError, match="'metal' is not one of --labels"):
+        fit(rows, tmp_path, labels="bird,fruit")
+    notes = api.facts(fit(rows, tmp_path, labels="bird,fruit,metal,stone"))["data"]["notes"]
+    assert any("no example of stone" in note for note in notes)
+    with pytest.raises(DataError, match="only one class"):
+        fit([("a", "bird"), ("b", "bird")], tmp_path / "x", labels="bird,fruit")
+    assert not (tmp_path / "x").exists()
+    texts = pa.table({"text": [text for text, _ in rows]})
+    assert api.facts(fit(texts, tmp_path, labels="bird,fruit"))["head"]["name"] == "prior"

@@ -19,7 +19,7 @@ import pyarrow.parquet
 from headstart import backbones, classnames, heads, proof, saved, verdict
 from headstart.backbone import Backbone
 from headstart.dataset import Dataset, read
-from headstart.errors import HeadstartError, InputError, NotFound, near
+from headstart.errors import DataError, HeadstartError, InputError, NotFound, near
 from headstart.features import Cache, Features, embed
 from headstart.head import CLASSIFICATION, MULTILABEL, TASKS
 from headstart.keeping import Clock, backbone_facts, keep
@@ -158,6 +158,7 @@ def _read(
         found = read(data, text=text, label=label, names=names, task=task, encoding=encoding)
     if not (found.y >= 0).any():
         return None, None, _joined(found, pool)
+    found = _against_given(found, given)
     held = None
     if found.split is not None and (testing := (found.split == "test") & (found.y >= 0)).any():
         if test is None:
@@ -179,8 +180,22 @@ def _labelled_or_not(data: object, text: str | None, names: object, task: str | 
     """Read with labels when the file has them, else texts alone (a pool for a zero-shot model)."""
     try:
         return read(data, text=text, names=names, task=task, encoding=encoding)
-    except InputError:
+    except DataError:  # labels are there and something is wrong with them, or with the file
+        raise
+    except InputError:  # no label column was found
         return read(data, text=text, encoding=encoding, labelled=False)
+
+
+def _against_given(found: Dataset, given: Mapping[str, str]) -> Dataset:
+    """Hold the labels of a file against those of --labels: strangers are refused, those without examples noted."""
+    if not given or found.task not in (CLASSIFICATION, MULTILABEL):
+        return found
+    if strangers := sorted(set(found.labels) - set(given)):
+        raise InputError(f"{found.name}: the label {strangers[0]!r} is not one of --labels.{near(strangers[0], given)}")
+    if bare := sorted(set(given) - set(found.labels)):
+        said = f"no example of {', '.join(bare)}: the model cannot answer with what it has not seen"
+        return replace(found, notes=(*found.notes, said))
+    return found
 
 
 def _joined(one: Dataset, other: Dataset | None) -> Dataset:
