@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headstart import features
+from headstart import rowcache
 from headstart.errors import StorageError
-from headstart.features import HEADER, RECORD, Cache, sums
+from headstart.rowcache import HEADER, RECORD, Cache, sums
 
 WIDTH = 6
 
@@ -137,7 +137,7 @@ def test_it_behaves_like_a_dictionary(tmp_path_factory, steps, width):
             assert read(table, given_) == set(known) & set(given_)
         elif step == "tear" and table.keys_path.exists():  # a power cut
             os.truncate(table.keys_path, max(0, table.keys_path.stat().st_size - given_))
-            known = known[: features.rows_of(table.keys_path.stat())]
+            known = known[: rowcache.rows_of(table.keys_path.stat())]
             table = Cache(folder).table("f", width)  # nobody outlives a power cut
         elif step == "clear":
             Cache(folder).clear()
@@ -259,7 +259,7 @@ WRITER = """
 import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from headstart.features import Cache
+from headstart.rowcache import Cache
 from test_cache import keys, values
 table = Cache(Path({folder!r})).table("fingerprint", 256)
 low = {low}

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headstart import features
+from headstart import features, rowcache
 from headstart.backbone import Card, cache_folder
 from headstart.backbones.fake import Fake
-from headstart.errors import StorageError
+from headstart.errors import ContentError, StorageError
 from headstart.example import keys as keys_of
-from headstart.features import Cache, embed, grouped
+from headstart.features import embed, grouped
+from headstart.rowcache import Cache
 
 
 @dataclass
@@ -156,7 +157,7 @@ def test_a_cache_that_cannot_be_used_is_said_and_done_without(tmp_path):
 
 def test_a_disk_that_fills_up_is_said_once(tmp_path, monkeypatch):
     monkeypatch.setattr(features, "CHUNK_ROWS", 10)
-    real, calls = features.Table.append, []
+    real, calls = rowcache.Table.append, []
 
     def append(self, keys, values):
         calls.append(1)
@@ -164,7 +165,7 @@ def test_a_disk_that_fills_up_is_said_once(tmp_path, monkeypatch):
             raise StorageError("the disk is full.")
         real(self, keys, values)
 
-    monkeypatch.setattr(features.Table, "append", append)
+    monkeypatch.setattr(rowcache.Table, "append", append)
     found = embed(words(50), Fake(), Cache(tmp_path))
     np.testing.assert_array_equal(found.values, Fake().encode(words(50)))
     assert found.notes == ("the disk is full. What is encoded from here on is not cached.",)
@@ -249,3 +250,53 @@ def test_where_the_cache_lies(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/nowhere")
     assert str(cache_folder()) == "/nowhere/.cache/headstart"
+
+
+@dataclass
+class Choosy:
+    """A backbone that cannot read contents with an x in them."""
+
+    calls: int = 0
+
+    @property
+    def card(self) -> Card:
+        return Fake().card
+
+    def encode(self, contents):
+        self.calls += 1
+        wrong = [(i, "an x") for i, text in enumerate(contents) if "x" in text]
+        if wrong:
+            raise ContentError(wrong)
+        return Fake().encode(contents)
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_is_embedded(tmp_path):
+    contents = ["a", "x1", "b", "a", "x1", "x2"]
+    faults: dict[int, str] = {}
+    found = embed(contents, Choosy(), Cache(tmp_path), faults=faults)
+    assert faults == {1: "an x", 4: "an x", 5: "an x"}
+    assert list(np.flatnonzero(np.isnan(found.values).any(1))) == [1, 4, 5]
+    np.testing.assert_array_equal(found.values[[0, 2, 3]], Fake().encode(["a", "b", "a"]))
+    assert found.encoded == 2
+    again = embed(["a", "b"], Choosy(), Cache(tmp_path))
+    assert again.encoded == 0  # what could be read was kept
+
+
+def test_what_cannot_be_read_is_an_error_unless_asked_for(tmp_path):
+    with pytest.raises(ContentError, match="content number 2 of the call and 1 others cannot be read: an x") as caught:
+        embed(["a", "x", "x"], Choosy(), Cache(tmp_path))
+    assert caught.value.faults == ((1, "an x"), (2, "an x"))
+
+
+def test_bytes_are_contents_too(tmp_path):
+    class Bytes:
+        card = Fake().card
+
+        def encode(self, contents):
+            return Fake().encode([content.decode() for content in contents])
+
+    X = embed([b"one two", b"three"], Bytes(), Cache(tmp_path)).values
+    np.testing.assert_array_equal(X, Fake().encode(["one two", "three"]))
+    arrow = pa.array([b"three", b"four"], pa.large_binary())
+    found = embed(arrow, Bytes(), Cache(tmp_path))
+    assert found.encoded == 1

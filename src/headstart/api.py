@@ -20,12 +20,13 @@ from headstart import backbones, classnames, heads, proof, saved, verdict
 from headstart.backbone import Backbone
 from headstart.dataset import Dataset, read
 from headstart.errors import DataError, HeadstartError, InputError, NotFound, near
-from headstart.features import Cache, Features, embed
+from headstart.features import Features, embed
 from headstart.head import CLASSIFICATION, MULTILABEL, TASKS
 from headstart.keeping import Clock, backbone_facts, keep
 from headstart.model import Model, Prediction, replay
 from headstart.model import load as load_folder
 from headstart.project import Project, checked_name, name_from
+from headstart.rowcache import Cache
 from headstart.storage import write_file
 from headstart.stream import is_text, predict_file, predict_texts
 

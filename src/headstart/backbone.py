@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from headstart.preprocessing import Preprocessing
+
+Contents = Sequence[str] | Sequence[bytes]  # texts, or picture files as bytes
 
 
 @dataclass(frozen=True)
@@ -20,14 +26,44 @@ class Card:
     """
 
     name: str
-    modality: str
+    modality: str  # text | image
     width: int  # d, the length of one feature
-    licence: str  # SPDX identifier
+    licence: str  # SPDX identifier, the name of the terms, or "unknown"
     source: str
     digest: str  # sha256 of the weights
     precision: str  # float32 | int8
-    cut: str  # name of the tap the features are taken at
+    cut: str  # the taps the features are taken at, joined by +; "top" is the network's own output
     fingerprint: str
+    widths: tuple[int, ...] = ()  # of the parts of the cut, in order; their sum is `width`
+    revision: str | None = None  # of the source
+    parameters: int | None = None  # below the cut
+    size: int | None = None  # bytes of the weights below the cut
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A place where a network can be cut: everything from its input to its output passes through here."""
+
+    name: str  # "0" after the embedding or the stem, then "1", "2", ... up to the last block
+    width: int  # channels
+    parameters: int  # below the tap
+    operations: float  # share below the tap, 0 to 1
+
+
+@dataclass(frozen=True)
+class Portable:
+    """A backbone as what any ONNX runtime needs to get the same features, and nothing else.
+
+    The graph takes `input_ids` (n, t) int64, of rows with equally many tokens (and, where it has these inputs,
+    `attention_mask` of ones and `token_type_ids` of zeros), or one input of preprocessed pictures; its one output
+    `features` is (n, width) float32, equal to what `encode` gives.
+    """
+
+    model: Any  # onnx.ModelProto with its weights inside
+    modality: str
+    tokeniser: bytes = b""  # tokenizer.json, of texts
+    tokens: int = 0  # a text is cut after so many
+    preprocessing: Preprocessing | None = None  # of pictures
 
 
 class Backbone(Protocol):
@@ -38,12 +74,39 @@ class Backbone(Protocol):
         """What is known of it; reading it runs nothing."""
         ...
 
-    def encode(self, contents: Sequence[str]) -> NDArray[np.float32]:
-        """Features of n contents, (n, d) float32.
+    @property
+    def taps(self) -> tuple[Tap, ...]:
+        """Where it can be cut, from the input to the output; () where it cannot."""
+        ...
 
-        Row-wise (a row does not depend on the others in the call, to 1e-5) and deterministic.
+    def at(self, cut: str) -> Backbone:
+        """The same network cut elsewhere.
+
+        A cut is a tap's name (the mean over its tokens or places), "max" and a tap's name (the largest, channel by
+        channel), "top" (the network's own output), or several joined by +. Each part has unit length, and the whole
+        too: the parts stand side by side, divided by the root of their number. Raises InputError.
         """
         ...
+
+    def encode(self, contents: Contents) -> NDArray[np.float32]:
+        """Features of n contents, (n, d) float32 of unit length.
+
+        Row-wise (a row does not depend on the others in the call, to 1e-5) and deterministic. Raises ContentError when
+        some contents cannot be read, and says which; InputError when they are of another kind altogether.
+        """
+        ...
+
+    def portable(self) -> Portable:
+        """The network below the cut, on its own. Raises InputError where there is no network to give away."""
+        ...
+
+
+def parts(X: NDArray[np.float32], card: Card) -> dict[str, NDArray[np.float32]]:
+    """Features (n, d) at a cut of several parts -> for each part its features (n, width) of unit length."""
+    names = card.cut.split("+")
+    edges = np.cumsum([0, *card.widths])
+    root = np.float32(math.sqrt(len(names)))
+    return {name: X[:, low:high] * root for name, low, high in zip(names, edges[:-1], edges[1:], strict=True)}
 
 
 def cache_folder() -> Path:

@@ -14,7 +14,7 @@ A message holds the numbers, the names and the next step. The command line print
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class HeadstartError(Exception):
@@ -64,6 +64,19 @@ class DataError(InputError):
             if part
         )
         super().__init__((f"{where}: " if where else "") + what + (f" {todo}" if todo else ""))
+
+
+class ContentError(DataError):
+    """Some contents of a call cannot be read, a broken picture say; the others can.
+
+    `faults` holds for each its place in the call, from 0, and the reason, without a full stop.
+    """
+
+    def __init__(self, faults: Sequence[tuple[int, str]]) -> None:
+        self.faults = tuple(faults)
+        first, why = self.faults[0]
+        more = f" and {len(self.faults) - 1:,} others" if len(self.faults) > 1 else ""
+        super().__init__(f"content number {first + 1} of the call{more} cannot be read: {why}.")
 
 
 class ModelError(HeadstartError, ValueError):

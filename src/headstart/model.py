@@ -20,8 +20,9 @@ from headstart.answers import Answers, measure
 from headstart.calibration import Calibration
 from headstart.dataset import read
 from headstart.errors import InputError, ModelError
-from headstart.features import Cache, Features, embed
+from headstart.features import Features, embed
 from headstart.head import CLASSIFICATION, MULTILABEL, REGRESSION, TASKS, Head
+from headstart.rowcache import Cache
 from headstart.unknown import Unknown
 
 if TYPE_CHECKING:

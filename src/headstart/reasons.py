@@ -10,9 +10,9 @@ import pyarrow.parquet
 
 from headstart import saved
 from headstart.answers import Answers
-from headstart.features import Cache
 from headstart.head import REGRESSION
 from headstart.model import Model
+from headstart.rowcache import Cache
 from headstart.why import words
 
 

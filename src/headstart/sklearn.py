@@ -15,9 +15,10 @@ from numpy.typing import ArrayLike, NDArray
 from headstart import backbones
 from headstart.calibration import calibrate
 from headstart.errors import MissingExtra
-from headstart.features import Cache, embed
+from headstart.features import embed
 from headstart.folds import folds, tied
 from headstart.head import CLASSIFICATION
+from headstart.rowcache import Cache
 from headstart.selection import choose
 
 try:

@@ -24,10 +24,11 @@ from headstart import jsontext
 from headstart.answers import Answers
 from headstart.dataset import read_texts
 from headstart.errors import InputError, NotFound, near
-from headstart.features import Cache, embed
+from headstart.features import embed
 from headstart.head import MULTILABEL, REGRESSION
 from headstart.model import Model
 from headstart.reasons import Reasons
+from headstart.rowcache import Cache
 from headstart.storage import atomic_file
 
 CHUNK = 16_384  # texts embedded and answered at a time
