@@ -177,7 +177,7 @@ def test_very_little_data_still_makes_a_model(rows, tmp_path):
 def test_no_examples_means_no_texts_are_kept(tmp_path):
     model = fit([(f"{t} secretword", x) for t, x in sentences(60)], tmp_path, keep_examples=False)
     assert not (model.folder / "examples.parquet").exists()
-    assert api.predict_texts(model, ["apple fig"], why=True)[0]["why"]["nearest"] == []
+    assert api.predict_one(model, ["apple fig"], why=True)[0]["why"]["nearest"] == []
 
 
 def test_balanced_changes_the_head_and_stays_calibrated(tmp_path):

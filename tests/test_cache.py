@@ -221,7 +221,7 @@ def test_a_full_disk_is_said_and_loses_nothing(table, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(features, "write", full)
+        patch.setattr(rowcache, "write", full)
         with pytest.raises(StorageError, match=r"cannot be written \(No space left on device\).*HEADSTART_CACHE"):
             table.append(keys(range(5, 9)), values(range(5, 9)))
     assert (table.keys_path.stat().st_size, table.values_path.stat().st_size) == sizes

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import example_facts
-from headstart.report import mistakes, page, pictures, render, words
+from headstart import modelcard, verdict
+from headstart.report import mistakes, pictures, render, shell, words
 
 VOID = {"meta", "link", "br", "wbr", "img", "hr", "input", "base"}
 # Every element and attribute the page may hold. Nothing here runs, loads, submits or embeds.
@@ -26,7 +27,7 @@ ELEMENTS = set(
         """
         html head meta title link style body header main footer nav section div p h1 h2 h3 ul li a strong small em b q
         bdi dfn code time dl dt dd table caption thead tbody tfoot tr th td span br wbr details summary
-        svg g line rect circle text polygon polyline desc
+        svg g line rect circle text polygon polyline desc img
         """,
     )
 )
@@ -36,7 +37,7 @@ ATTRIBUTES = set(
         """
         lang charset http-equiv content name rel href class id role tabindex scope title datetime aria-label
         aria-labelledby aria-hidden viewbox preserveaspectratio width height x y x1 x2 y1 y2 cx cy r rx dx dy points
-        text-anchor
+        text-anchor src alt
         """,
     )
 )
@@ -92,6 +93,10 @@ def check(html: str) -> Document:
     for link in document.all("a"):
         assert str(link["href"]).startswith("#")
     assert [str(link["href"]).split(",")[0] for link in document.all("link")] == ["data:image/svg+xml"]
+    for picture in document.all("img"):
+        assert re.fullmatch(r"data:image/(jpeg|png);base64,[A-Za-z0-9+/=]+", str(picture["src"]))
+        assert len(str(picture["alt"])) > 10
+    assert len(document.all("img")) <= 60
     identifiers = [a["id"] for _, a in document.elements if "id" in a]
     assert len(identifiers) == len(set(identifiers))
     for _, attributes in document.elements:
@@ -107,7 +112,8 @@ def check(html: str) -> Document:
         assert len(document.all(landmark)) == 1
     assert all(cell.get("scope") in ("row", "col") for cell in document.all("th"))
     html.encode("utf-8")  # no lone surrogate
-    assert "NaN" not in html.replace("NaN", "", document.text.count("NaN"))
+    drawn = re.sub(r'src="[^"]*"', "", html)
+    assert "NaN" not in drawn.replace("NaN", "", document.text.count("NaN"))
     return document
 
 
@@ -141,7 +147,7 @@ def test_the_policy_forbids_everything_but_the_style() -> None:
         m["content"] for m in check(render({})).all("meta") if m.get("http-equiv") == "Content-Security-Policy"
     ]
     assert str(policy).startswith("default-src 'none'; style-src 'unsafe-inline'; img-src data:")
-    style = page._style()
+    style = shell.style()
     assert "url(" not in style
     assert "@import" not in style
     assert "<" not in style
@@ -245,12 +251,13 @@ def test_an_unusable_confusion_is_left_out(broken: dict[str, Any]) -> None:
     assert mistakes.confusion(broken) == ("", "")
 
 
-@pytest.mark.parametrize("task", ["classification", "several", "regression"])
+@pytest.mark.parametrize("task", ["classification", "several", "regression", "images"])
 def test_each_piece_can_be_missing(task: str) -> None:
     full = {
         "classification": example_facts.with_test,
         "several": example_facts.several,
         "regression": example_facts.regression,
+        "images": example_facts.images,
     }[task]()
     for key in full:
         for missing in (None, {}):
@@ -298,6 +305,218 @@ def test_suspects_name_row_given_and_suggested() -> None:
     facts["suspects"] = [{"row": 1234, "text": "a & b", "given": "billing", "suggested": "refund", "probability": 0.97}]
     text = check(render(facts)).text
     assert "a & brow 1,234 · given billing, looks like refund · 97\u202f% sure" in text
+
+
+def test_pictures_are_shown_with_what_was_said_of_them() -> None:
+    facts = example_facts.images()
+    facts["suspects"] = facts["suspects"][:1]
+    facts["suspects"][0] |= {
+        "row": 1234,
+        "text": "a & b.jpg",
+        "given": "glass",
+        "suggested": "metal",
+        "probability": 0.97,
+    }
+    facts["confused"] = facts["confused"][:1]
+    facts["confused"][0] |= {"true": "paper", "predicted": "trash", "examples": facts["confused"][0]["examples"][:1]}
+    document = check(render(facts))
+    pair, suspect = document.all("img")
+    assert pair["src"] == facts["confused"][0]["examples"][0]["picture"]
+    assert str(pair["alt"]).endswith(".jpg\u2069: \u2068paper\u2069 taken for \u2068trash\u2069")
+    assert suspect["alt"] == "\u2068a & b.jpg\u2069: given \u2068glass\u2069, looks like \u2068metal\u2069"
+    assert "a & b.jpgglass → metal97\u202f%\u00a0sure · picture\u00a01,234" in document.text
+
+
+def test_a_page_holds_sixty_pictures_and_names_the_others() -> None:
+    facts = example_facts.images()
+    one = facts["suspects"][0]
+    facts["suspects"] = [one | {"text": f"suspect{k}.jpg"} for k in range(50)]
+    pair = facts["confused"][0]
+    facts["confused"] = [
+        pair | {"examples": [pair["examples"][0] | {"text": f"pair{10 * k + j}.jpg"} for j in range(7)]}
+        for k in range(8)
+    ]
+    document = check(render(facts))
+    assert len(document.all("img")) == 60
+    assert len(document.all("q")) == 50 - 30 + 7 * 8 - 30
+    for name in ("suspect49.jpg", "pair76.jpg"):
+        assert name in document.text
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "data:image/svg+xml;base64,PHN2Zy8+",
+        "data:image/svg+xml,<svg onload='alert(1)'/>",
+        "data:text/html;base64,PHNjcmlwdD4=",
+        "data:image/jpeg;base64,AAAA' onerror='alert(1)",
+        'data:image/jpeg;base64,AAAA" onerror="alert(1)',
+        "data:image/jpeg;base64,AAAA\n",
+        " data:image/jpeg;base64,AAAA",
+        "DATA:image/jpeg;base64,AAAA",
+        "data:image/jpeg;base64,",
+        "data:image/jpeg;charset=x;base64,AAAA",
+        "data:image/gif;base64,AAAA",
+        "https://example.org/a.jpg",
+        "javascript:alert(1)",
+        "data:image/png;base64," + "A" * 50_000,
+        7,
+        None,
+        ["data:image/jpeg;base64,AAAA"],
+    ],
+)
+def test_only_small_pictures_written_out_are_shown(uri: object) -> None:
+    assert words.thumbnail(uri) is None
+    facts = example_facts.images()
+    for each in facts["suspects"]:
+        each["picture"] = uri
+    facts["confused"] = []
+    html = render(facts)
+    assert check(html).all("img") == []
+    assert html.count("not shown") == len(facts["suspects"])
+
+
+def test_good_pictures_pass() -> None:
+    for uri in ("data:image/jpeg;base64,/9j/4AAQ", "data:image/png;base64,iVBORw0KGg==", example_facts.thumbnail(3)):
+        assert words.thumbnail(uri) == uri
+
+
+def test_a_model_of_texts_shows_no_picture() -> None:
+    """Only a model that says it is of pictures shows them; an old one does not say."""
+    facts = example_facts.images()
+    del facts["modality"]
+    assert check(render(facts)).all("img") == []
+
+
+def test_words_fit_the_modality() -> None:
+    facts = example_facts.images() | {"test": example_facts.with_test()["test"], "curve": None}
+    facts["head"]["tie"] = None
+    text = check(render(facts)).text
+    for word in (" rows", " row ", " text", "texts"):
+        assert word not in text.replace("mend its row in the list", ""), word
+    assert "on the 80 pictures of your test set" in text
+    assert "labelled pictures" in text
+    words_of_texts = check(render(example_facts.with_test())).text
+    assert "picture" not in words_of_texts
+    assert "on the 80 rows of your test file" in words_of_texts
+
+
+def test_files_left_out_are_counted_and_the_first_are_named() -> None:
+    facts = example_facts.images()
+    text = check(render(facts)).text
+    assert "23 pictures could not be read and were left out." in text
+    assert "glass/broken0.jpg picture 7: truncated JPEG" in text
+    assert "glass/broken19.jpg" in text
+    assert "glass/broken20.jpg" not in text
+    assert "And 3 more." in text
+    facts["data"]["faults"] = facts["data"]["faults"][:1]
+    text = check(render(facts)).text
+    assert "1 picture could not be read and was left out." in text
+    assert "more." not in text[text.index("could not be read") :][:300]
+    for none in ([], None):
+        facts["data"]["faults"] = none
+        assert "could not be read" not in check(render(facts)).text
+
+
+def test_what_it_was_made_from_is_complete() -> None:
+    text = check(render(example_facts.images())).text
+    for said in (
+        "parameters below the cut2,223,872",
+        "weights below the cut8.91\u202fMB",
+        "numbers for each picture1,376 (96 + 1,280)",
+        "cut14+top",
+        "revision of the sourcea1b2c3d4e5",
+        "where its weights arein the model's folder",
+        "strength 3, with mirrored views.",
+        "strength 3, with mirrored views, chosen",
+    ):
+        assert said in text, said
+    old = check(render(example_facts.classification())).text
+    for absent in ("parameters", "revision", "where its weights are", "mirrored"):
+        assert absent not in old
+    facts = example_facts.images()
+    facts["backbone"]["carried"] = False
+    assert "shared, outside the model's folder" in check(render(facts)).text
+
+
+def test_shrinking_is_told_step_by_step() -> None:
+    facts = example_facts.images()
+    html = render(facts)
+    text = check(html).text
+    assert (
+        "Made from mobilenet-v2-100: 14.0\u202fMB to 2.60\u202fMB, 21\u202fms to 7.9\u202fms, "
+        "92.1\u202f% to 91.8\u202f% accuracy." in text
+    )
+    steps = html[html.index('id="shrunk"') : html.index('id="again"')]
+    assert steps.count('<th scope="row">') == 5
+    assert text.index("cut at 14 kept") < text.index("half of the channels not kept")
+    assert steps.count("class=pale") == 1
+    assert steps.count("class=strong") == 2
+    assert "How it was made smaller" not in check(render(example_facts.classification())).text
+    for broken in (None, [], {"before": None, "steps": [None, {"name": "x"}, {"accuracy": "much"}]}, {"steps": 3}):
+        assert 'id="shrunk"' not in render(facts | {"shrunk": broken})
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0, "0 bytes"),
+        (640, "640 bytes"),
+        (12_345, "12.3\u202fkB"),
+        (8_912_345, "8.91\u202fMB"),
+        (1.204e9, "1,204\u202fMB"),
+    ],
+)
+def test_size(value: float, shown: str) -> None:
+    assert words.size(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(0.0421, "0.042"), (0.96, "1.0"), (3.14, "3.1"), (9.96, "10"), (27.4, "27"), (1204, "1,204")]
+)
+def test_milliseconds(value: float, shown: str) -> None:
+    assert words.milliseconds(value) == f"{shown}\u202fms"
+
+
+@pytest.mark.parametrize("image", [False, True])
+def test_verdict_and_card_fit_the_modality(image: bool) -> None:
+    facts = example_facts.images() if image else example_facts.with_test()
+    facts["test"] = example_facts.with_test()["test"]
+    facts["data"]["test_overlap"] = 3
+    facts["head"]["tie"] = None
+    said = " ".join(verdict.sentences(facts))
+    assert ("of the 80 test pictures;" in said) is image
+    assert ("of the 80 test rows;" in said) is not image
+    assert ("3 test pictures also occur" in said) is image
+    assert (
+        "23 files could not be read and were left out, the first is glass/broken0.jpg (truncated JPEG)" in said
+    ) is image
+    facts["test"] = facts["data"]["test_overlap"] = None
+    assert f"of {'pictures' if image else 'texts'} like these (" in verdict.sentences(facts)[0]
+    facts["estimate"]["low"] = 0.0
+    assert f"these {'pictures' if image else 'texts'} may not tell" in " ".join(verdict.sentences(facts))
+    if image:
+        facts["data"]["faults"] = facts["data"]["faults"][:1]
+        assert "One file could not be read and was left out: glass/broken0.jpg (truncated JPEG)." in verdict.sentences(
+            facts
+        )
+
+
+@pytest.mark.parametrize("image", [False, True])
+def test_the_model_card_fits_the_modality(image: bool) -> None:
+    facts = example_facts.images() if image else example_facts.with_test()
+    card = {
+        "name": facts["name"], "labels": facts["labels"], "backbone": facts["backbone"], "made": facts["made"], "seed": 0,
+        "head": facts["head"], "versions": {"headstart": "0.1.0"},
+    }  # fmt: skip
+    made = modelcard.render(card, facts)
+    assert f"pipeline_tag: {'image' if image else 'text'}-classification" in made
+    assert f'type: "{"image" if image else "text"}-classification"' in made
+    assert ("its weights below the cut are in this folder" in made) is image
+    assert ("none of its weights are in this folder" in made) is not image
+    assert (f"{facts['data']['used']:,} {'pictures' if image else 'examples'}, SHA-256") in made
+    assert ('model.predict(["picture.jpg"])' in made) is image
+    assert ("linear and mirrored views:" in made) is image
 
 
 def test_hostile_strings_stay_strings() -> None:
@@ -372,7 +591,8 @@ JSON = st.recursive(
 @settings(max_examples=150, deadline=None)
 def test_no_facts_break_the_page(data: st.DataObject) -> None:
     """Anything JSON can hold, put anywhere in good facts, gives a whole page."""
-    facts = data.draw(st.sampled_from([example_facts.with_test, example_facts.several, example_facts.regression]))()
+    whole = [example_facts.with_test, example_facts.several, example_facts.regression, example_facts.images]
+    facts = data.draw(st.sampled_from(whole))()
     for _ in range(data.draw(st.integers(1, 4))):
         place: Any = facts
         while True:
@@ -439,7 +659,7 @@ def _contrast(a: tuple[float, float, float], b: tuple[float, float, float]) -> f
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_every_text_has_contrast(theme: str) -> None:
     """Ink, soft ink, links and the numbers in the table of mix-ups: at least 4.5 to 1 (WCAG 2.2, 1.4.3)."""
-    style = page._style()
+    style = shell.style()
     light, dark = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
     block = light if theme == "light" else light + dark
     named = dict(re.findall(r"--([\w-]+): ([^;]+);", block))

@@ -74,7 +74,7 @@ def test_easy_examples_are_learnt_and_the_choice_is_whole(task):
     listed = [one["accuracy"] for one in choice.candidates]
     assert listed == sorted(listed, reverse=True)
     for one in choice.candidates:
-        assert set(one) == {"head", "strength", "metric", "pool", "accuracy", "low", "high"}
+        assert set(one) == {"head", "strength", "metric", "pool", "views", "accuracy", "low", "high"}
         assert one["low"] <= one["accuracy"] <= one["high"]
         assert one["pool"] is False
     assert choice.candidates[0]["head"] == choice.name
@@ -327,3 +327,22 @@ def test_features_are_read_and_not_written(tmp_path):
     one, two = (choose(rows, T, task=CLASSIFICATION, folds=dealt) for rows in (mapped, X))
     np.testing.assert_allclose(one.scores, two.scores, atol=1e-4)
     assert one.candidates == two.candidates
+
+
+def test_second_views_are_used_where_they_help_and_only_there():
+    rng = np.random.default_rng(0)
+    y = np.arange(240) % 2
+    T = np.eye(2, dtype=np.float32)[y]
+    dealt = folds(y, repeats=1, seed=0)
+    # a nuisance that a view turns round: seen both ways it cannot mislead
+    noise = rng.normal(size=(240, 30)).astype(np.float32)
+    X = np.concatenate([noise, (2 * y - 1)[:, None] * 0.5 + rng.normal(size=(240, 1))], 1).astype(np.float32)
+    flipped = np.concatenate([-noise, X[:, 30:]], 1)
+    helped = choose(X, T, task=CLASSIFICATION, folds=dealt, head="linear", views=flipped)
+    assert helped.views
+    assert [one["views"] for one in helped.candidates] == [True, False]
+    assert "with mirrored views" in helped.why
+    weight = np.abs(helped.head.arrays()["W"]).mean(1)
+    assert weight[30] > 10 * weight[:30].max()  # what the views contradict carries nothing
+    useless = choose(X, T, task=CLASSIFICATION, folds=dealt, head="linear", views=X.copy())
+    assert not useless.views

@@ -364,7 +364,7 @@ def test_a_key_that_comes_late(tmp_path: Path):
 # Files that are no data ----------------------------------------------------------------------------------------------
 
 BINARY = {
-    "png": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "zip": b"PK\x03\x04\x14\0\0\0",
+    "zip": b"PK\x03\x04\x14\0\0\0",
     "gzip": b"\x1f\x8b\x08\0", "pdf": b"%PDF-1.7\n",
     "pickle": b"\x80\x04\x95\0\0", "sqlite": b"SQLite format 3\0", "elf": b"\x7fELF\x02\x01",
     "noise": bytes(range(256)) * 40,

@@ -1,38 +1,35 @@
-"""The verbs: fit, load, predict, evaluate, models, facts, verify, report, remove, cache.
+"""The verbs: fit, load, predict, evaluate, select, shrink, export, models, facts, verify, report, remove, cache, and
+those for base models: bases, add_base, remove_base.
 
 Everything the command line does is here, for Python; the command line only parses and prints.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet
-
-from headstart import backbones, classnames, heads, proof, saved, verdict
-from headstart.backbone import Backbone
-from headstart.dataset import Dataset, read
-from headstart.errors import DataError, HeadstartError, InputError, NotFound, near
-from headstart.features import Features, embed
-from headstart.head import CLASSIFICATION, MULTILABEL, TASKS
-from headstart.keeping import Clock, backbone_facts, keep
+from headstart import backbones, choosing, classnames, exporting, heads, learning, pareto, saved, shrinking, verdict
+from headstart.bases import add_base, bases, offers, remove_base
+from headstart.choosing import Limits, suitable
+from headstart.embedding import BROKEN, SKIP
+from headstart.errors import HeadstartError, InputError, NotFound, near
+from headstart.gathering import Columns, gather
+from headstart.head import TASKS
+from headstart.keeping import Clock
+from headstart.kept import examples
 from headstart.model import Model, Prediction, replay
 from headstart.model import load as load_folder
 from headstart.project import Project, checked_name, name_from
 from headstart.rowcache import Cache
 from headstart.storage import write_file
-from headstart.stream import is_text, predict_file, predict_texts
+from headstart.stream import is_one, predict_file, predict_one
 
 __all__ = [
-    "cache", "evaluate", "facts", "fit", "is_text", "load", "models", "predict", "predict_file", "predict_texts", "remove",
-    "report", "summary", "verify",
+    "add_base", "bases", "cache", "choice_page", "evaluate", "export", "facts", "fit", "is_one", "load", "models", "predict",
+    "predict_file", "predict_one", "remove", "remove_base", "report", "select", "shrink", "summary", "verify",
 ]  # fmt: skip
 
 Progress = Callable[[str, int, int | None], None]
@@ -51,12 +48,16 @@ def fit(
     unlabelled: object = None,
     labels: str | Sequence[str] | Mapping[str, str] | None = None,
     text: str | None = None,
+    image: str | None = None,
     label: str | None = None,
     names: object = None,
     task: str | None = None,
     head: str = "auto",
-    backbone: str = "minilm",
+    backbone: str = "auto",
+    cut: str | None = None,
     precision: str = "auto",
+    views: bool = True,
+    broken: str = SKIP,
     balanced: bool = False,
     refuse: float = 0.05,
     encoding: str | None = None,
@@ -65,59 +66,43 @@ def fit(
     project: str | Path = ".",
     progress: Progress = _silent,
 ) -> Model:
-    """Train a model on labelled texts, prove how good it is, save it in the project, and return it.
+    """Train a model on labelled texts or pictures, prove how good it is, save it in the project, and return it.
 
-    `data` is a path or a table in memory (see docs/data.md); with `y`, a sequence of texts. Every other argument is the
+    `data` is a path or a table in memory (see docs/data.md); with `y`, a sequence of texts, or of picture files as bytes. Every other argument is the
     flag of the same name of `headstart fit`. Raises InputError, NotFound or DataError on what cannot be used, ModelError
     when the saved model does not answer as the trained one, StorageError when the disk refuses; then nothing is saved.
     """
-    _check(task=task, head=head, refuse=refuse, seed=seed, project=Path(project))
+    _check(task=task, head=head, refuse=refuse, seed=seed, broken=broken, project=Path(project))
     chosen_name = checked_name(name if name is not None else name_from(_name_of(data)))
     given = classnames.given(labels)
     clock = Clock()
+    columns = Columns(text=text, image=image, label=label, names=names, encoding=encoding)
     with clock("read"):
-        train, held, pool = _read(data, y, test, unlabelled, given, text, label, names, task, encoding)
+        train, held, pool = gather(data, y, test, unlabelled, given, columns, task)
     if train is None:
-        return _zero_shot(chosen_name, given, pool, backbone, precision, seed, refuse, Path(project), clock)
+        base = backbones.load(_named(backbone, "text"), cut=cut, precision=None if precision == "auto" else precision)
+        return learning.zero_shot(chosen_name, given, pool, base, seed, Path(project), clock)
     with clock("embed"):
-        base, agreement, said = _backbone(backbone, precision, train)
-        features = _embed(train, base, progress, "embedding")
-        held_features = None if held is None else _embed(held, base, progress, "embedding the test")
-        pool_features = None if pool is None else _embed(pool, base, progress, "embedding the unlabelled")
-        name_features = _names(train, given, base)
-    learned = proof.learn(
-        train,
-        features.values,
-        pool=None if pool_features is None else pool_features.values,
-        names=name_features,
-        held=None if held is None or held_features is None else (held, held_features.values),
-        head=head,
-        balanced=balanced,
-        refuse=refuse,
-        seed=seed,
-        clock=clock,
-    )
-    facts = {
-        **learned.facts,
-        "format": saved.FORMAT,
-        "name": chosen_name,
-        "made": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "headstart": version("headstart"),
-        "seed": seed,
-        "backbone": {**backbone_facts(base), "agreement": agreement},
-    }
-    facts["data"]["notes"] = [*facts["data"]["notes"], *said]
-    spread = np.sort(np.random.default_rng(seed).permutation(len(train))[: saved.PROBE_COUNT])
-    kept = train if keep_examples else None
-    return keep(chosen_name, learned, facts, base, kept, Path(project), clock, probes=train.texts(spread))
+        base, agreement, said = learning.backbone(_named(backbone, train.modality), cut, precision, train)
+    return learning.supervised(
+        chosen_name, train, held, pool, given, base, clock, agreement=agreement, said=said, head=head, views=views,
+        broken=broken, balanced=balanced, refuse=refuse, seed=seed, keep_examples=keep_examples, project=Path(project),
+        progress=progress,
+    )  # fmt: skip
 
 
-def _check(*, task: str | None, head: str, refuse: float, seed: int, project: Path) -> None:
+def _named(backbone: str, modality: str) -> str:
+    return backbones.usual(modality) if backbone == "auto" else backbone
+
+
+def _check(*, task: str | None, head: str, refuse: float, seed: int, broken: str, project: Path) -> None:
     """Refuse flags that mean nothing before any work is done."""
     if task is not None and task not in TASKS:
         raise InputError(f"no task {task!r}." + near(task, TASKS))
     if head != "auto" and head not in heads.NAMES:
         raise InputError(f"no head {head!r}." + near(head, ["auto", *heads.NAMES]))
+    if broken not in BROKEN:
+        raise InputError(f"--broken {broken} is neither skip nor refuse.")
     if not 0 < refuse < 0.5:
         raise InputError(f"--refuse {refuse} is not a share of good input between 0 and 0.5, such as 0.05.")
     if seed < 0:
@@ -128,141 +113,6 @@ def _check(*, task: str | None, head: str, refuse: float, seed: int, project: Pa
 
 def _name_of(data: object) -> str:
     return str(data) if isinstance(data, str | Path) and str(data) != "-" else "model"
-
-
-def _read(
-    data: object,
-    y: Sequence[object] | None,
-    test: object,
-    unlabelled: object,
-    given: Mapping[str, str],
-    text: str | None,
-    label: str | None,
-    names: object,
-    task: str | None,
-    encoding: str | None,
-) -> tuple[Dataset | None, Dataset | None, Dataset | None]:
-    """The labelled rows, the test rows, and the rows without a label; None where there are none."""
-    if data is None and not given:
-        raise InputError("give DATA, a file of labelled texts, or --labels a,b,c for a model without examples.")
-    pool = None if unlabelled is None else read(unlabelled, text=text, encoding=encoding, labelled=False)
-    if data is None:
-        return None, None, pool
-    if y is not None:
-        texts = list(data) if isinstance(data, Sequence | np.ndarray) else data
-        if not isinstance(texts, list) or len(texts) != len(y):
-            raise InputError("with y=, data is a sequence of as many texts.")
-        data = pa.table({"text": pa.array(texts, pa.large_string()), "label": pa.array(list(y))})
-    if given and label is None and test is None:
-        found = _labelled_or_not(data, text, names, task, encoding)
-    else:
-        found = read(data, text=text, label=label, names=names, task=task, encoding=encoding)
-    if not (found.y >= 0).any():
-        return None, None, _joined(found, pool)
-    found = _against_given(found, given)
-    held = None
-    if found.split is not None and (testing := (found.split == "test") & (found.y >= 0)).any():
-        if test is None:
-            held = found.take(np.flatnonzero(testing))
-        found = found.take(np.flatnonzero(found.split != "test"))
-    if test is not None:
-        known = None if found.task not in (CLASSIFICATION, MULTILABEL) else found.labels
-        held = read(
-            test, text=text, label=label, names=names, task=found.task, encoding=encoding, known=known
-        )  # fmt: skip
-        held = held.take(np.flatnonzero(held.y >= 0))
-    bare = np.flatnonzero(found.y < 0)
-    if len(bare):
-        pool = _joined(found.take(bare), pool)
-    return found.take(np.flatnonzero(found.y >= 0)), held, pool
-
-
-def _labelled_or_not(data: object, text: str | None, names: object, task: str | None, encoding: str | None) -> Dataset:
-    """Read with labels when the file has them, else texts alone (a pool for a zero-shot model)."""
-    try:
-        return read(data, text=text, names=names, task=task, encoding=encoding)
-    except DataError:  # labels are there and something is wrong with them, or with the file
-        raise
-    except InputError:  # no label column was found
-        return read(data, text=text, encoding=encoding, labelled=False)
-
-
-def _against_given(found: Dataset, given: Mapping[str, str]) -> Dataset:
-    """Hold the labels of a file against those of --labels: strangers are refused, those without examples noted."""
-    if not given or found.task not in (CLASSIFICATION, MULTILABEL):
-        return found
-    if strangers := sorted(set(found.labels) - set(given)):
-        raise InputError(f"{found.name}: the label {strangers[0]!r} is not one of --labels.{near(strangers[0], given)}")
-    if bare := sorted(set(given) - set(found.labels)):
-        said = f"no example of {', '.join(bare)}: the model cannot answer with what it has not seen"
-        return replace(found, notes=(*found.notes, said))
-    return found
-
-
-def _joined(one: Dataset, other: Dataset | None) -> Dataset:
-    """Two pools as one; only contents and keys matter."""
-    if other is None:
-        return one
-    contents = pa.chunked_array([*one.contents.chunks, *other.contents.chunks], pa.large_string())
-    n = len(contents)
-    return replace(
-        one, contents=contents, keys=np.concatenate([one.keys, other.keys]), y=np.full(n, -1, np.int32),
-        rows=np.arange(1, n + 1), split=None, group=None, ids=None, weight=None,
-    )  # fmt: skip
-
-
-def _backbone(name: str, precision: str, train: Dataset) -> tuple[Backbone, float | None, list[str]]:
-    """The backbone at the asked or the found precision, its agreement with float32, and what to say of it."""
-    if precision != "auto":
-        return backbones.load(name, precision=precision), None, []
-    where = Cache()
-    chosen, agreement, said = backbones.choose_precision(
-        name, train.contents, encode=lambda base, texts: embed(texts, base, where).values
-    )
-    return chosen, agreement, [said]
-
-
-def _embed(part: Dataset, base: Backbone, progress: Progress, what: str) -> Features:
-    return embed(part.contents, base, Cache(), keys=part.keys, progress=lambda done, total: progress(what, done, total))
-
-
-def _names(train: Dataset, given: Mapping[str, str], base: Backbone) -> np.ndarray[Any, Any] | None:
-    """(c, d) features of what the label names mean, or None when they are codes."""
-    meanings = classnames.meanings(train.labels, given) if train.labels else None
-    return None if meanings is None else embed(meanings, base, Cache()).values
-
-
-def _zero_shot(
-    name: str,
-    given: Mapping[str, str],
-    pool: Dataset | None,
-    backbone: str,
-    precision: str,
-    seed: int,
-    refuse: float,
-    project: Path,
-    clock: Clock,
-) -> Model:
-    """A model from label names alone."""
-    labels = tuple(sorted(given))
-    meanings = classnames.meanings(labels, given)
-    if meanings is None:
-        raise InputError(
-            "without examples the labels must mean something: use words, or describe them as in "
-            "--labels 'c1: about invoices; c2: about delivery'."
-        )
-    base = backbones.load(backbone, precision="float32" if precision == "auto" else precision)
-    with clock("embed"):
-        named = embed(meanings, base, Cache()).values
-        texts = None if pool is None else embed(pool.contents, base, Cache(), keys=pool.keys).values
-    learned = proof.from_names(labels, named, texts)
-    facts = {
-        **learned.facts, "format": saved.FORMAT, "name": name, "seed": seed,
-        "made": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), "headstart": version("headstart"),
-        "backbone": {**backbone_facts(base), "agreement": None},
-    }  # fmt: skip
-    probes = list(meanings) if pool is None else [*meanings, *pool.texts(np.arange(min(len(pool), 64)))]
-    return keep(name, learned, facts, base, None, project, clock, probes=probes)
 
 
 def load(name: str | Path, *, project: str | Path = ".") -> Model:
@@ -308,9 +158,11 @@ def summary(model: Model, facts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def predict(name: str | Path | Model, texts: Sequence[str] | str, *, project: str | Path = ".") -> list[Prediction]:
-    """Predict texts with a model given by name, folder or itself; one Prediction a text, in order."""
-    return (name if isinstance(name, Model) else load(name, project=project)).predict(texts)
+def predict(
+    name: str | Path | Model, contents: Sequence[str | bytes | Path] | str | bytes | Path, *, project: str | Path = "."
+) -> list[Prediction]:
+    """Predict texts, or pictures by path or bytes, with a model given by name, folder or itself; in order."""
+    return (name if isinstance(name, Model) else load(name, project=project)).predict(contents)
 
 
 def evaluate(
@@ -318,9 +170,11 @@ def evaluate(
     data: object,
     *,
     text: str | None = None,
+    image: str | None = None,
     label: str | None = None,
     names: object = None,
     encoding: str | None = None,
+    broken: str = SKIP,
     project: str | Path = ".",
     progress: Progress = _silent,
 ) -> dict[str, Any]:
@@ -328,9 +182,91 @@ def evaluate(
     if not isinstance(model, Model):
         model = load(model, project=project)
     return model.evaluate(
-        data, text=text, label=label, names=names, encoding=encoding,
+        data, text=text, image=image, label=label, names=names, encoding=encoding, broken=broken,
         progress=lambda done, total: progress("embedding", done, total),
     )  # fmt: skip
+
+
+def select(
+    data: object,
+    *,
+    backbones: Sequence[str] | None = None,
+    licence: str = "any",
+    max_size: float | None = None,
+    max_latency: float | None = None,
+    budget: float | None = None,
+    text: str | None = None,
+    image: str | None = None,
+    label: str | None = None,
+    names: object = None,
+    task: str | None = None,
+    encoding: str | None = None,
+    seed: int = 0,
+    say: Callable[[str], None] = lambda line: None,
+    progress: Progress = _silent,
+) -> dict[str, Any]:
+    """Try base models, cut everywhere, on labelled data: {candidates, recommended, excluded, warnings, seconds, ...}.
+
+    backbones: their names; None for all that are built in or installed. licence: any, commercial, or a list. max_size:
+    megabytes; max_latency: milliseconds an example, measured here; budget: seconds. Raises InputError, DataError.
+    """
+    limits = Limits(licence, max_size, max_latency, budget)
+    columns = Columns(text=text, image=image, label=label, names=names, encoding=encoding)
+    train, _, _ = gather(data, None, None, None, {}, columns, task)
+    if train is None:
+        raise InputError("no example has a label; base models are compared on labelled ones.")
+    fitting, excluded = suitable(train.modality, backbones, limits)
+    found = choosing.select(train, fitting, limits, seed=seed, say=say, progress=progress)
+    return {**found, "excluded": excluded, "not_installed": offers(train.modality, limits)}
+
+
+def choice_page(found: Mapping[str, Any], path: Path) -> None:
+    """Write what `select` found as one HTML page with a picture."""
+    if not path.parent.is_dir():
+        raise NotFound(f"{path.parent}: no such folder to write {path.name} into.")
+    write_file(path, pareto.page(found).encode())
+
+
+def shrink(
+    name: str | Path,
+    *,
+    data: object = None,
+    max_loss: float = 1.0,
+    as_name: str | None = None,
+    seed: int = 0,
+    project: str | Path = ".",
+    say: Callable[[str], None] = lambda line: None,
+    progress: Progress = _silent,
+) -> tuple[Model, dict[str, Any]]:
+    """A smaller, quicker model that loses at most `max_loss` points on folds, saved as a new one, and what it took.
+
+    The facts are {name, before, after, steps}. data: labelled examples; by default those the model keeps. Raises
+    InputError when nothing smaller keeps to the loss.
+    """
+    if not 0 <= max_loss <= 100:
+        raise InputError(f"--max-loss {max_loss:g} is not a number of points from 0 to 100.")
+    model = load(name, project=project)
+    chosen_name = checked_name(as_name if as_name is not None else f"{model.name}-small")
+    if chosen_name == model.name:
+        raise InputError(f"the smaller model needs another name than {model.name!r}; give one with --as.")
+    clock = Clock()
+    with clock("read"):
+        train = examples(model, data)
+    with tempfile.TemporaryDirectory(prefix="headstart-") as folder:
+        made = shrinking.shrink(
+            model.backbone, train, Path(folder) / "made", max_loss=max_loss / 100, seed=seed, say=say
+        )  # fmt: skip
+        shrunk = {"from": model.name, **made.facts}
+        smaller = learning.supervised(
+            chosen_name, train, None, None, {}, made.base, clock, seed=seed, project=Path(project), progress=progress,
+            more={"shrunk": shrunk}, carried=made.folder,
+        )  # fmt: skip
+    return smaller, {"name": smaller.name, **shrunk}
+
+
+def export(name: str | Path, folder: str | Path, *, unknown: bool = True, project: str | Path = ".") -> dict[str, Any]:
+    """Write a model as plain ONNX with all that is needed to predict without Headstart. Raises InputError, ModelError."""
+    return exporting.export(load(name, project=project), Path(folder), unknown=unknown)
 
 
 def models(*, project: str | Path = ".") -> list[dict[str, Any]]:

@@ -126,38 +126,42 @@ def features_names(features: dict[str, Any]) -> dict[str, list[str]]:
 
 
 class Contents:
-    """Texts on their way into a data set: kept in memory, or from SPILL bytes on in a file that goes with them."""
+    """Contents on their way into a data set: kept in memory, or from SPILL bytes on in a file that goes with them.
 
-    def __init__(self) -> None:
+    `kind` is large_string for texts, large_binary for pictures.
+    """
+
+    def __init__(self, kind: pa.DataType | None = None) -> None:
+        self.kind = kind or pa.large_string()
         self.parts: list[pa.Array] = []
         self.size = 0
         self.path: Path | None = None
         self.writer: pa.RecordBatchFileWriter | None = None
         self.closing: weakref.finalize[Any, Any] | None = None
 
-    def add(self, texts: pa.Array) -> None:
+    def add(self, contents: pa.Array) -> None:
         """Take in one batch."""
-        self.parts.append(texts)
-        self.size += texts.nbytes
+        self.parts.append(contents)
+        self.size += contents.nbytes
         if self.size > SPILL or self.writer is not None:
             self._spill()
 
     def finish(self) -> pa.ChunkedArray:
-        """All texts, memory-mapped if they lie on disk."""
+        """All contents, memory-mapped if they lie on disk."""
         if self.writer is None or self.path is None:
-            return pa.chunked_array(self.parts, pa.large_string())
+            return pa.chunked_array(self.parts, self.kind)
         try:
             self.writer.close()
             table = pa.ipc.open_file(pa.memory_map(str(self.path))).read_all()
         except OSError as error:
             raise _disk(error) from None
-        contents = table.column("text")
+        contents = table.column("content")
         if os.name == "posix" and self.closing is not None:
             self.closing()  # the map keeps the bytes; nothing is left behind, however the process ends
         return contents
 
     def _spill(self) -> None:
-        schema = pa.schema([("text", pa.large_string())])
+        schema = pa.schema([("content", self.kind)])
         try:
             if self.writer is None:
                 handle, path = tempfile.mkstemp(prefix="headstart-", suffix=".arrow")
@@ -165,8 +169,8 @@ class Contents:
                 self.path = Path(path)
                 self.closing = weakref.finalize(self, partial(self.path.unlink, missing_ok=True))
                 self.writer = pa.ipc.new_file(path, schema)
-            for texts in self.parts:
-                self.writer.write_batch(pa.RecordBatch.from_arrays([texts], schema=schema))
+            for part in self.parts:
+                self.writer.write_batch(pa.RecordBatch.from_arrays([part], schema=schema))
         except OSError as error:
             raise _disk(error) from None
         self.parts.clear()
@@ -175,7 +179,7 @@ class Contents:
 def _disk(error: OSError) -> StorageError:
     full = error.errno == errno.ENOSPC
     return StorageError(
-        f"The texts do not fit into the temporary folder {tempfile.gettempdir()}: "
+        f"The contents do not fit into the temporary folder {tempfile.gettempdir()}: "
         + ("the disk is full." if full else f"{error}.")
         + " Set TMPDIR to a folder with room."
     )
@@ -206,9 +210,11 @@ def _plain(array: pa.Array, names: list[str] | None, file: str, row: int, field:
 
 
 def _large(kind: pa.DataType) -> pa.DataType:
-    """The type with 64-bit offsets for text and lists of text, and without views, for which Arrow has few functions."""
+    """The type with 64-bit offsets for text, bytes and lists, and without views, for which Arrow has few functions."""
     if pa.types.is_string(kind) or pa.types.is_string_view(kind):
         return pa.large_string()
+    if pa.types.is_binary(kind) or pa.types.is_binary_view(kind):
+        return pa.large_binary()
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return pa.large_list(_large(kind.value_type))
     return kind
@@ -233,7 +239,7 @@ def _check_cells(array: pa.Array, file: str, row: int, column: str) -> None:
     kind = array.type
     if pa.types.is_large_list(kind):
         lengths = pc.list_value_length(array)  # labels or tokens, each of at least a byte
-    elif pa.types.is_large_string(kind) or pa.types.is_binary(kind):
+    elif pa.types.is_large_string(kind):
         lengths = pc.binary_length(array)
     else:
         return

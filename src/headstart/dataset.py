@@ -1,13 +1,12 @@
-"""A data set: texts with labels, splits, groups and where they came from; and how one is read.
+"""A data set: contents with labels, splits, groups and where they came from; and how one is read.
 
-read(where)        everything, for `fit` and `evaluate`; large contents lie on disk, memory-mapped
-read_texts(where)  a stream of texts in bounded memory, for `predict`
+read(where)           everything, for `fit` and `evaluate`; large contents lie on disk, memory-mapped
+read_contents(where)  a stream of texts or pictures in bounded memory, for `predict`
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -18,15 +17,40 @@ from numpy.typing import NDArray
 
 from headstart import example
 from headstart.batches import Contents
-from headstart.errors import DataError, near
+from headstart.columns import (
+    distinct,
+    first_missing,
+    groups,
+    joined,
+    memory_digest,
+    repeats,
+    splits,
+    strings,
+    weights,
+)
+from headstart.errors import DataError, InputError
 from headstart.head import CLASSIFICATION
 from headstart.labels import Where, settle
-from headstart.roles import SPLITS, Roles, choose, code_names
-from headstart.source import Source, open_source
+from headstart.picturecells import candidates, is_packed, lost, pieces
+from headstart.rawfile import shown
+from headstart.roles import Roles, choose, code_names
+from headstart.source import IMAGE_COLUMN, Source, open_source
 
 SAMPLE = 20_000  # rows that are looked at to choose the columns
+SAMPLE_BYTES = 64 << 20  # of them; pictures are large
 ROW_LIMIT = 100_000_000  # rows of one data set
+FILE = "file"  # the column of predictions that names a picture
+TODO = "Give pictures: a folder, an archive, or a table with a column of paths or of bytes."
 _BLANK = r"^[\s\p{Z}\p{Cf}\p{Cc}]*$"  # spaces, zero-width and control characters
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A row whose content cannot be read, and is left out."""
+
+    row: int  # 1-based, in the source
+    name: str  # of the file, or "row 7"
+    reason: str  # without a full stop: "the JPEG file is cut short"
 
 
 @dataclass(frozen=True)
@@ -35,7 +59,7 @@ class Dataset:
 
     name: str  # "tickets.csv", "memory"
     task: str
-    contents: pa.ChunkedArray  # (n,) large_string; memory-mapped when large
+    contents: pa.ChunkedArray  # (n,) large_string, or large_binary of picture files; memory-mapped when large
     labels: tuple[str, ...]  # (c,) in sorted order; () for regression
     T: NDArray[np.float32]  # (n, c) several labels; (n, 1) regression, NaN unlabelled; (n, 0) classification: see y
     y: NDArray[np.int32]  # (n,) codes, -1 unlabelled; several labels and regression: 0 labelled, -1 unlabelled
@@ -43,13 +67,15 @@ class Dataset:
     keys: NDArray[np.uint64]  # (n, 2) content keys
     split: NDArray[np.str_] | None  # (n,) "train", "validation" or "test"
     group: NDArray[np.int64] | None  # (n,) codes; rows of one group stay together
-    ids: pa.ChunkedArray | None  # (n,) large_string
+    ids: pa.ChunkedArray | None  # (n,) large_string; of pictures the names of their files
     weight: NDArray[np.float32] | None  # (n,) >= 0
     notes: tuple[str, ...]  # one line each: what was chosen and why, what was left out and how much
     digest: str  # sha256 hex of the source's bytes, or of contents and labels when it has none
     duplicates: int = 0  # rows whose content came in an earlier row
     conflicts: int = 0  # contents that come with different labels
     roles: Roles | None = None  # the column that plays each role
+    modality: str = "text"  # text | image
+    faults: tuple[Fault, ...] = ()  # rows that are left out because their content cannot be read
 
     def __len__(self) -> int:
         return len(self.y)
@@ -64,9 +90,19 @@ class Dataset:
         return found
 
     def texts(self, index: NDArray[np.int64] | None = None) -> list[str]:
-        """The contents as strings, of all n rows or of those at `index`."""
-        found: list[str] = (self.contents if index is None else self.contents.take(pa.array(index))).to_pylist()
+        """What a person reads of all n rows or of those at `index`: the texts, or the names of the pictures."""
+        if self.modality == "text":
+            return self.raw(index)  # type: ignore[return-value]
+        if self.ids is None:
+            return [f"row {row}" for row in (self.rows if index is None else self.rows[index]).tolist()]
+        found: list[str] = (self.ids if index is None else self.ids.take(pa.array(index))).to_pylist()
         return found
+
+    def raw(self, index: NDArray[np.int64] | None = None) -> list[str] | list[bytes]:
+        """The contents of all n rows or of those at `index`: texts, or the bytes of picture files."""
+        if index is None:
+            return self.contents.to_pylist()  # type: ignore[no-any-return]
+        return [self.contents[int(i)].as_py() for i in index]  # one by one: a take of Arrow would copy whole chunks
 
     def take(self, index: NDArray[np.int64]) -> Dataset:
         """The data set of the rows at `index`, in that order; labels, notes and digest stay, the counts are new."""
@@ -74,7 +110,7 @@ class Dataset:
         at = pa.array(index)
         part = replace(
             self,
-            contents=self.contents.take(at),
+            contents=_taken(self.contents, index),
             T=self.T[index],
             y=self.y[index],
             rows=self.rows[index],
@@ -84,14 +120,24 @@ class Dataset:
             ids=None if self.ids is None else self.ids.take(at),
             weight=None if self.weight is None else self.weight[index],
         )
-        duplicates, conflicts, _ = _repeats(part.keys, part.y, part.T, part.rows)
+        duplicates, conflicts, _ = repeats(part.keys, part.y, part.T, part.rows)
         return replace(part, duplicates=duplicates, conflicts=conflicts)
+
+
+def _taken(contents: pa.ChunkedArray, index: NDArray[np.int64]) -> pa.ChunkedArray:
+    """The contents at `index`. Pictures are not copied: each run of neighbours is a slice."""
+    if not pa.types.is_large_binary(contents.type):
+        return contents.take(pa.array(index))
+    runs = np.split(index, np.flatnonzero(np.diff(index) != 1) + 1) if len(index) else []
+    chunks = [chunk for run in runs for chunk in contents.slice(int(run[0]), len(run)).chunks]
+    return pa.chunked_array(chunks, contents.type)
 
 
 def read(
     where: object,
     *,
     text: str | None = None,
+    image: str | None = None,
     label: str | None = None,
     split: str | None = None,
     group: str | None = None,
@@ -102,36 +148,45 @@ def read(
     encoding: str | None = None,
     labelled: bool = True,
     known: Sequence[str] | None = None,
+    modality: str | None = None,
 ) -> Dataset:
     """Read a data set from a path, '-' or a table in memory (see `open_source`).
 
-    Column arguments override what is found. `names` is a second file (or a dict) that names the codes in the label
-    column. `labelled=False` reads texts alone. `known` are the labels of an existing model, for a file it is to be
-    measured on: codes then follow its order, one class is enough, and a label it does not have is an error. Blank texts
-    are left out and counted. Raises NotFound, InputError or DataError, each with what to do.
+    Column arguments override what is found; `text` or `image` names the column of contents. `names` is a second file
+    (or a dict) that names the codes in the label column. `labelled=False` reads contents alone. `known` are the labels
+    of an existing model, for a file it is to be measured on: codes then follow its order, one class is enough, and a
+    label it does not have is an error. `modality` refuses contents of the other kind. Blank texts, and files that are
+    no pictures, are left out and counted; pictures are not decoded here. Raises NotFound, InputError or DataError, each
+    with what to do.
     """
     source = open_source(where, encoding=encoding)
     if source.rows is not None and source.rows > ROW_LIMIT:
         raise DataError(f"{source.rows:,} rows; a data set may have {ROW_LIMIT:,}.", file=source.name)
-    asked = {"text": text, "label": label, "split": split, "group": group, "id": id, "weight": weight}
-    roles, batches = _roles(source, asked, labelled=labelled)
+    asked = {"text": text, "image": image, "label": label, "split": split, "group": group, "id": id, "weight": weight}
+    roles, batches = _roles(source, asked, labelled=labelled, modality=modality)
     columns = {role: column for role in asked if (column := getattr(roles, role)) is not None}
-    contents = Contents()
-    parts: dict[str, list[pa.Array]] = {role: [] for role in columns if role != "text"}
+    kind = "text" if roles.image is None else "image"
+    contents = Contents(pa.large_string() if kind == "text" else pa.large_binary())
+    parts: dict[str, list[pa.Array]] = {role: [] for role in columns if role not in ("text", "image")}
     rows: list[NDArray[np.int64]] = []
     keys: list[NDArray[np.uint64]] = []
+    files: list[str] = []
+    faults: list[Fault] = []
+    misnamed: list[str] = []
     seen = 0
-    for batch in batches:
-        texts = _strings(batch.column(columns["text"]), source.name, columns["text"], seen)
-        kept = pc.invert(pc.fill_null(pc.match_substring_regex(texts, _BLANK), True))
+    for batch, found, filed, reasons, odd in _contents(source, roles, batches):
+        kept = pc.is_valid(found)
         rows.append(np.flatnonzero(kept.to_numpy(zero_copy_only=False)) + seen + 1)
+        faults += [Fault(seen + at + 1, filed[at], why) for at, why in reasons.items()]
+        misnamed += odd
         seen += batch.num_rows
         if seen > ROW_LIMIT:
             raise DataError(f"more than {ROW_LIMIT:,} rows, the most a data set may have.", file=source.name)
         full = len(rows[-1]) == batch.num_rows
-        texts = texts if full else texts.filter(kept)
-        contents.add(texts)
-        keys.append(example.keys(texts.cast(pa.large_binary()).to_pylist()))
+        found = found if full else found.drop_null()
+        contents.add(found)
+        files += filed if full else [name for at, name in enumerate(filed) if at not in reasons]
+        keys.append(example.keys(found.cast(pa.large_binary()).to_pylist()))
         for role, part in parts.items():
             cells = batch.column(columns[role])
             part.append(cells if full else cells.filter(kept))
@@ -139,22 +194,33 @@ def read(
         raise DataError("there are no rows.", file=source.name, todo="A header alone is not enough.")
     row, key = np.concatenate(rows), np.concatenate(keys)
     if not len(row):
+        if faults:
+            what = f"none of its {seen:,} rows has a picture that can be read ({faults[0].name}: {faults[0].reason})."
+            raise DataError(what, file=source.name, column=columns["image"])
         raise DataError("every text is blank.", file=source.name, column=columns["text"], todo="Is it the text column?")
     notes = [*source.notes, *roles.why]
-    if len(row) < seen:
+    if misnamed:
+        notes.append(f"{len(misnamed):,} pictures are of another kind than their ending says: {few(misnamed)}")
+    if faults:
+        said = few([f"{shown(fault.name)}: {fault.reason}" for fault in faults], "; ")
+        notes.append(f"{len(faults):,} of {seen:,} files cannot be read as pictures and are left out: {said}")
+    elif len(row) < seen:
         blank = f"{seen - len(row):,} of {seen:,} rows {'have' if seen - len(row) > 1 else 'has'} a blank text"
-        notes.append(f"{blank} and {'are' if seen - len(row) > 1 else 'is'} left out{_first_missing(row, seen)}")
-    held = {role: _joined(part, source.name, columns[role]) for role, part in parts.items()}
+        notes.append(f"{blank} and {'are' if seen - len(row) > 1 else 'is'} left out{first_missing(row, seen)}")
+    held = {role: joined(part, source.name, columns[role]) for role, part in parts.items()}
     T, y = np.empty((len(row), 0), np.float32), np.full(len(row), -1, np.int32)
     found_task, label_names = task or CLASSIFICATION, tuple(known or ())
     if roles.label is not None:
         place = Where(source.name, roles.label, row)
-        codes = None if names is None else code_names(names, _distinct(held["label"]))
+        codes = None if names is None else code_names(names, distinct(held["label"]))
         settled = settle(held["label"], place, task=task, codes=codes, known=known)
         T, y, found_task, label_names = settled.T, settled.y, settled.task, settled.names
         notes += settled.notes
-    duplicates, conflicts, said = _repeats(key, y, T, row)
-    digest = source.digest()
+    duplicates, conflicts, said_of = repeats(key, y, T, row, "text" if kind == "text" else "picture")
+    digest = None if kind == "image" and not source.inside else source.digest()
+    ids = held["id"].cast(pa.large_string()) if "id" in held else None
+    if kind == "image" and id is None:
+        ids = pa.chunked_array([pa.array([shown(name) for name in files], pa.large_string())])
     return Dataset(
         name=source.name,
         task=found_task,
@@ -164,198 +230,150 @@ def read(
         y=y,
         rows=row,
         keys=key,
-        split=_splits(held["split"], row, source.name, columns["split"]) if "split" in held else None,
-        group=_groups(held["group"]) if "group" in held else None,
-        ids=held["id"].cast(pa.large_string()) if "id" in held else None,
-        weight=_weights(held["weight"], row, source.name, columns["weight"]) if "weight" in held else None,
-        notes=(*notes, *said),
-        digest=_memory_digest(key, label_names, y, T) if digest is None else digest,
+        split=splits(held["split"], row, source.name, columns["split"]) if "split" in held else None,
+        group=groups(held["group"]) if "group" in held else None,
+        ids=ids,
+        weight=weights(held["weight"], row, source.name, columns["weight"]) if "weight" in held else None,
+        notes=(*notes, *said_of),
+        digest=memory_digest(key, label_names, y, T) if digest is None else digest,
         duplicates=duplicates,
         conflicts=conflicts,
         roles=roles,
+        modality=kind,
+        faults=tuple(faults),
     )
 
 
-def read_texts(
-    where: object, *, text: str | None = None, encoding: str | None = None
-) -> tuple[Iterator[tuple[NDArray[np.int64], pa.LargeStringArray, pa.RecordBatch]], Source]:
-    """Stream the texts of a source: batches of (rows (k,), texts (k,) large_string, the columns as given), and it.
+Streamed = tuple[NDArray[np.int64], pa.Array, pa.RecordBatch, dict[int, str]]
 
-    Every row of the source is given, in order; a text that is missing is "". Memory is bounded by one batch.
+
+def read_contents(
+    where: object,
+    *,
+    text: str | None = None,
+    image: str | None = None,
+    encoding: str | None = None,
+    modality: str = "text",
+) -> tuple[Iterator[Streamed], Source]:
+    """Stream the contents of a source: batches of (rows, contents, columns, reasons), and the source.
+
+    rows (k,) int64 from 1; contents (k,) large_string, or large_binary of picture files; the columns as given, but for
+    pictures that lie in cells, whose names stand in a column "file"; reasons place -> why there is no picture. Every row
+    of the source is given, in order; a text that is missing is "", a picture null. Memory is bounded by one batch: of
+    pictures at most 256, and 64 MB or one picture. Raises InputError for contents of the other modality.
     """
     source = open_source(where, encoding=encoding)
-    roles, batches = _roles(source, {"text": text}, labelled=False)
+    roles, batches = _roles(source, {"text": text, "image": image}, labelled=False, modality=modality)
     source.notes.extend(roles.why)
 
-    def stream() -> Iterator[tuple[NDArray[np.int64], pa.LargeStringArray, pa.RecordBatch]]:
+    def stream() -> Iterator[Streamed]:
         seen = 0
-        for batch in batches:
-            texts = pc.fill_null(_strings(batch.column(roles.text), source.name, roles.text, seen), "")
-            yield np.arange(seen + 1, seen + len(texts) + 1), texts, batch
-            seen += len(texts)
+        for batch, found, filed, reasons, _ in _contents(source, roles, batches, blank=True):
+            given = batch if roles.image is None else _named(batch, roles.image, filed)
+            yield np.arange(seen + 1, seen + len(found) + 1), found, given, reasons
+            seen += len(found)
         if seen == 0:
             raise DataError("there are no rows.", file=source.name)
 
     return stream(), source
 
 
+def read_texts(
+    where: object, *, text: str | None = None, encoding: str | None = None
+) -> tuple[Iterator[tuple[NDArray[np.int64], pa.LargeStringArray, pa.RecordBatch]], Source]:
+    """`read_contents` of texts, without the reasons there cannot be."""
+    stream, source = read_contents(where, text=text, encoding=encoding)
+    return ((rows, texts, given) for rows, texts, given, _ in stream), source
+
+
+_Read = tuple[pa.RecordBatch, pa.Array, list[str], dict[int, str], list[str]]
+
+
+def _contents(
+    source: Source, roles: Roles, batches: Iterable[pa.RecordBatch], *, blank: bool = False
+) -> Iterator[_Read]:
+    """Batches with their contents, the names of the files, why some are null, and the names that are wrong.
+
+    A blank text is null, or with `blank` as it is.
+    """
+    seen = 0
+    for batch in batches:
+        cells = batch.column(roles.content)
+        if roles.image is None:
+            texts = strings(cells, source.name, roles.content, seen)
+            if blank:
+                texts = pc.fill_null(texts, "")
+            else:
+                texts = pc.if_else(pc.match_substring_regex(texts, _BLANK), None, texts)
+            yield batch, texts, [], {}, []
+        elif not (is_packed(cells.type) or pa.types.is_large_string(cells.type) or pa.types.is_null(cells.type)):
+            what = f"its cells are {cells.type}, neither pictures nor paths."
+            raise DataError(what, file=source.name, row=seen + 1, column=roles.image)
+        else:
+            for piece in pieces(cells, source.load, seen):
+                found = pa.array(piece.contents, pa.large_binary())
+                yield batch.slice(piece.start, len(found)), found, piece.names, piece.reasons, piece.misnamed
+        seen += batch.num_rows
+
+
+def _named(batch: pa.RecordBatch, column: str, names: Sequence[str]) -> pa.RecordBatch:
+    """The columns with the names of the pictures instead of their bytes."""
+    kept = [i for i, field in enumerate(batch.schema) if not is_packed(field.type) and field.name != FILE]
+    if pa.types.is_large_string(batch.column(column).type) and column not in (IMAGE_COLUMN, FILE):
+        return batch.select(kept)  # a column of paths stays what it was
+    kept = [i for i in kept if batch.schema.names[i] != column]
+    files = pa.array([shown(name) for name in names], pa.large_string())
+    arrays = [files, *(batch.column(i) for i in kept)]
+    return pa.RecordBatch.from_arrays(arrays, names=[FILE, *(batch.schema.names[i] for i in kept)])
+
+
 def _roles(
-    source: Source, asked: Mapping[str, str | None], *, labelled: bool
+    source: Source, asked: Mapping[str, str | None], *, labelled: bool, modality: str | None
 ) -> tuple[Roles, Iterator[pa.RecordBatch]]:
-    """The roles of the columns, from the first SAMPLE rows, and all batches."""
+    """The roles of the columns, from the first SAMPLE rows, and all batches. Raises InputError for the other modality."""
     batches = source.batches()
     first: list[pa.RecordBatch] = []
     for batch in batches:
         first.append(batch)
-        if sum(b.num_rows for b in first) >= SAMPLE:
+        if sum(b.num_rows for b in first) >= SAMPLE or sum(b.nbytes for b in first) >= SAMPLE_BYTES:
             break
-    sample = {
-        column: _joined([batch.column(i) for batch in first], source.name, column)
-        for i, column in enumerate(source.columns)
-    }
+    sample = pa.table(
+        {
+            column: joined([batch.column(i) for batch in first], source.name, column)
+            for i, column in enumerate(source.columns)
+        }
+    )
     if not first:
         raise DataError("there are no rows.", file=source.name, todo="A header alone is not enough.")
-    return choose(source.name, pa.table(sample), asked, labelled=labelled), chain(first, batches)
-
-
-def _strings(cells: pa.Array, file: str, column: str, seen: int) -> pa.Array:
-    """Text cells as large_string; numbers are written out. Raises DataError for lists, structures and raw bytes."""
-    kind = cells.type
-    if pa.types.is_large_string(kind):
-        return cells
-    if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        raise DataError(f"its cells are {kind}, not text.", file=file, row=seen + 1, column=column)
-    try:
-        return cells.cast(pa.large_string())
-    except pa.ArrowException as error:
-        raise DataError(f"its cells are {kind}, not text: {error}.", file=file, row=seen + 1, column=column) from None
-
-
-def _joined(parts: Sequence[pa.Array], file: str, column: str) -> pa.ChunkedArray:
-    """One column of parts that may differ in type: all texts, or all lists of texts, where they do."""
-    kinds = {part.type for part in parts} - {pa.null()}
-    if len(kinds) == 1:
-        kind = kinds.pop()
-    elif not kinds:
-        kind = pa.large_string()
-    elif any(pa.types.is_list(k) or pa.types.is_large_list(k) for k in kinds):
-        kind = pa.large_list(pa.large_string())
-        parts = [_lists(part, file, column) for part in parts]
-    elif all(pa.types.is_integer(k) or pa.types.is_floating(k) for k in kinds):
-        kind = pa.float64()
+    if source.modality == "image":
+        pictures = {IMAGE_COLUMN: "the pictures"}
     else:
-        kind = pa.large_string()
-    try:
-        return pa.chunked_array([part.cast(kind) for part in parts], kind)
-    except pa.ArrowException as error:
-        raise DataError(f"its cells are of kinds that do not fit: {error}.", file=file, column=column) from None
-
-
-def _lists(part: pa.Array, file: str, column: str) -> pa.Array:
-    if pa.types.is_list(part.type) or pa.types.is_large_list(part.type) or pa.types.is_null(part.type):
-        return part
-    if part.null_count < len(part):
-        raise DataError("some cells are lists and others are not.", file=file, column=column)
-    return pa.nulls(len(part))
-
-
-def _first_missing(rows: NDArray[np.int64], seen: int) -> str:
-    missing = np.setdiff1d(np.arange(1, min(seen, int(rows[-1]) + 5 if len(rows) else 5) + 1), rows)[:5]
-    return f" (row {', '.join(f'{r:,}' for r in missing)}{', ...' if seen - len(rows) > len(missing) else ''})"
-
-
-def _splits(cells: pa.ChunkedArray, rows: NDArray[np.int64], file: str, column: str) -> NDArray[np.str_]:
-    found = np.empty(len(rows), "U10")
-    for i, value in enumerate(cells.cast(pa.large_string()).to_pylist()):
-        name = (value or "train").strip().lower() or "train"
-        if name not in SPLITS:
+        pictures = {} if asked.get("image") else candidates(sample, source.load)
+    wanted = modality if not (asked.get("text") or asked.get("image")) else None
+    if modality == "image" and (asked.get("text") or (wanted and not pictures)):
+        gone = lost(sample)
+        if gone is not None:
             raise DataError(
-                f"{value!r} names no split.",
-                file=file,
-                row=int(rows[i]),
-                column=column,
-                todo=f"Splits are train, validation and test.{near(name, SPLITS)}",
+                f"there is no picture {shown(gone[1])!r}; paths are relative to the file.",
+                file=source.name,
+                row=1,
+                column=gone[0],
             )
-        found[i] = SPLITS[name]
-    return found
-
-
-def _groups(cells: pa.ChunkedArray) -> NDArray[np.int64]:
-    """Group codes; an empty cell is a group of its own."""
-    encoded = cells.cast(pa.large_string()).combine_chunks().dictionary_encode()
-    codes = pc.fill_null(encoded.indices.cast(pa.int64()), -1).to_numpy(zero_copy_only=False).copy()
-    empty = pc.index(encoded.dictionary, "").as_py()
-    alone = (codes < 0) | ((codes == empty) & (empty >= 0))
-    codes[alone] = len(encoded.dictionary) + np.arange(int(alone.sum()))
-    found: NDArray[np.int64] = np.unique(codes, return_inverse=True)[1].astype(np.int64)
-    return found
-
-
-def _weights(cells: pa.ChunkedArray, rows: NDArray[np.int64], file: str, column: str) -> NDArray[np.float32]:
-    found = np.ones(len(rows), np.float32)
-    for i, value in enumerate(cells.to_pylist()):
-        if value is None or value == "":
-            continue
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            number = np.nan
-        if not 0 <= number < np.finfo(np.float32).max:
-            raise DataError(f"{value!r} is no weight, a number >= 0.", file=file, row=int(rows[i]), column=column)
-        found[i] = number
-    return found
-
-
-def _repeats(
-    keys: NDArray[np.uint64], y: NDArray[np.int32], T: NDArray[np.float32], rows: NDArray[np.int64]
-) -> tuple[int, int, tuple[str, ...]]:
-    """How many rows repeat an earlier content, how many contents come with different labels, and both in words."""
-    if len(keys) < 2:
-        return 0, 0, ()
-    order = np.lexsort((rows, keys[:, 1], keys[:, 0]))
-    same = np.all(keys[order[1:]] == keys[order[:-1]], axis=1)  # (n-1,) equal to the one before
-    duplicates = int(same.sum())
-    if not duplicates:
-        return 0, 0, ()
-    first = order[:-1][same]
-    second = order[1:][same]
-    labelled = (y[first] >= 0) & (y[second] >= 0)
-    unlike = y[first] != y[second]
-    if T.shape[1]:
-        unlike |= np.any(T[first] != T[second], axis=1)
-    group = np.cumsum(np.concatenate([[True], ~same]))[1:][same]  # the content each pair belongs to
-    wrong = labelled & unlike
-    conflicts = len(np.unique(group[wrong]))
-    notes = [
-        f"{duplicates:,} {'rows repeat' if duplicates > 1 else 'row repeats'} an earlier text: "
-        + _pairs("row {:,} as row {:,}", rows[second], rows[first])
-    ]
-    if conflicts:
-        notes.append(
-            f"{conflicts:,} {'texts come' if conflicts > 1 else 'text comes'} with different labels: "
-            + _pairs("rows {1:,} and {0:,}", rows[second[wrong]], rows[first[wrong]])
+        raise InputError(f"{source.name} holds texts, but pictures are wanted. {TODO}")
+    if modality == "text" and (asked.get("image") or source.modality == "image"):
+        raise InputError(f"{source.name} holds pictures, but texts are wanted.")
+    found = choose(source.name, sample, asked, labelled=labelled, pictures=pictures, modality=wanted)
+    if found.image is None and not asked.get("text") and (gone := lost(sample.select([found.content]))) is not None:
+        raise DataError(
+            f"its cells end like pictures, but there is no {shown(gone[1])!r}.",
+            file=source.name,
+            row=1,
+            column=found.content,
+            todo="Paths are relative to the file that holds them. If they are texts, say so with --text.",
         )
-    return duplicates, conflicts, tuple(notes)
+    return found, chain(first, batches)
 
 
-def _pairs(form: str, later: NDArray[np.int64], earlier: NDArray[np.int64]) -> str:
-    """The first five pairs of rows, in the order of the later one."""
-    at = np.argsort(later, kind="stable")[:5]
-    return ", ".join(form.format(later[i], earlier[i]) for i in at) + ", ..." * (len(later) > 5)
-
-
-def _distinct(cells: pa.ChunkedArray) -> set[str]:
-    """The different codes in a label column, as text."""
-    values = pc.list_flatten(cells).to_pylist() if pa.types.is_nested(cells.type) else cells.unique().to_pylist()
-    whole = (int(v) if isinstance(v, float) and v.is_integer() else v for v in values if v is not None)
-    return {str(v).strip() for v in whole} - {""}
-
-
-def _memory_digest(
-    keys: NDArray[np.uint64], labels: Sequence[str], y: NDArray[np.int32], T: NDArray[np.float32]
-) -> str:
-    sha = hashlib.sha256(keys.astype("<u8").tobytes())
-    sha.update("\0".join(labels).encode())
-    sha.update(y.astype("<i4").tobytes())
-    sha.update(T.astype("<f4").tobytes())
-    return sha.hexdigest()
+def few(names: Sequence[str], between: str = ", ") -> str:
+    """The first five of many."""
+    return between.join(names[:5]) + f"{between}..." * (len(names) > 5)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
+from numpy.typing import NDArray
 
-from headstart import modelcard, proof, saved, tensors, verdict
-from headstart.backbone import Backbone
+from headstart import modalities, modelcard, proof, saved, tensors, verdict
+from headstart.backbone import Backbone, Contents
 from headstart.dataset import Dataset
 from headstart.head import CLASSIFICATION, MULTILABEL
 from headstart.model import Model
@@ -23,7 +26,7 @@ from headstart.model import load as load_folder
 from headstart.project import Project
 from headstart.report import render
 
-KEPT = 20_000  # training examples a model keeps for `why`
+KEPT = {"text": 20_000, "image": 2_000}  # training examples a model keeps for `why`
 
 
 class Clock:
@@ -47,13 +50,22 @@ class Clock:
         return {part: round(value, 3) for part, value in {**self.seconds, "total": total}.items()}
 
 
+def origin(name: str, seed: int) -> dict[str, Any]:
+    """What a model's facts say of where it comes from."""
+    return {
+        "format": saved.FORMAT, "name": name, "seed": seed, "headstart": version("headstart"),
+        "made": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }  # fmt: skip
+
+
 def backbone_facts(base: Backbone) -> dict[str, Any]:
     """What a card says of a backbone."""
     card = base.card
     return {
         "name": card.name, "digest": card.digest, "licence": card.licence, "source": card.source,
         "precision": card.precision, "width": card.width, "cut": card.cut, "modality": card.modality,
-        "fingerprint": card.fingerprint,
+        "fingerprint": card.fingerprint, "revision": card.revision, "parameters": card.parameters, "size": card.size,
+        "widths": list(card.widths),
     }  # fmt: skip
 
 
@@ -66,15 +78,21 @@ def keep(
     project: Path,
     clock: Clock,
     *,
-    probes: Sequence[str],
+    probes: Contents,
+    X: NDArray[np.float32] | None = None,
+    carried: Path | None = None,
 ) -> Model:
-    """Write the model into the project as its next version, have a fresh process replay it, and make it current."""
+    """Write the model into the project as its next version, have a fresh process replay it, and make it current.
+
+    train: the examples to keep for `why`, None for none; X (n, d) their features, which pictures need. carried: a folder
+    with a backbone of the model's own, which `base` was opened from.
+    """
     card = {
         "name": name,
         "task": learned.task,
         "labels": list(learned.labels),
-        "backbone": backbone_facts(base),
-        "head": {k: learned.choice[k] for k in ("name", "strength", "pool", "why")},
+        "backbone": {**backbone_facts(base), "carried": carried is not None},
+        "head": {k: learned.choice[k] for k in ("name", "strength", "pool", "views", "why")},
         "data": {k: facts["data"][k] for k in ("name", "digest", "rows", "used", "unlabelled", "classes")},
         "figures": {"estimate": facts["estimate"], "test": facts["test"]},
         "made": facts["made"],
@@ -86,14 +104,18 @@ def keep(
         },
     }
     model = Model(card, learned.head, learned.calibration, learned.unknown, learned.thresholds)
-    inputs = [text[: saved.PROBE_LENGTH] for text in probes[: saved.PROBE_COUNT]]
-    X = base.encode(inputs)
+    modality = modalities.load(base.card.modality)
+    kept = [modality.probe(content) for content in probes[: saved.PROBE_COUNT[modality.name]]]
+    features = base.encode([modality.unprobe(one) for one in kept])  # type: ignore[arg-type]
 
     def write(folder: Path) -> None:
         tensors.save(folder / saved.ARRAYS, model.arrays())
-        saved.write_probes(folder, inputs, X, model.answer(X).P)
+        saved.write_probes(folder, kept, features, model.answer(features).P)
         if train is not None:
-            _write_examples(folder / saved.EXAMPLES, train)
+            _write_examples(folder / saved.EXAMPLES, train, X)
+        for name in saved.CARRIED if carried is not None else ():
+            if (carried / name).exists():
+                shutil.copyfile(carried / name, folder / name)
         facts["seconds"] = clock.so_far()
         facts["verdict"] = verdict.sentences(facts)
         saved.write_json(folder / saved.FACTS, facts)
@@ -105,11 +127,14 @@ def keep(
     return load_folder(Project(project).commit(name, write))
 
 
-def _write_examples(path: Path, train: Dataset) -> None:
-    """Keep the training examples, or an even sample of them, for `why`: key, text, label, row."""
-    index = np.arange(len(train))
-    if len(index) > KEPT:
-        index = np.sort(np.random.default_rng(0).permutation(index)[:KEPT])
+def _write_examples(path: Path, train: Dataset, X: NDArray[np.float32] | None) -> None:
+    """Keep the training examples, or an even sample of them, for `why`: key, text, label, row.
+
+    Of pictures the name, a small picture without what the camera noted in it, and the feature in float16.
+    """
+    index, most = np.arange(len(train)), KEPT[train.modality]
+    if len(index) > most:
+        index = np.sort(np.random.default_rng(0).permutation(index)[:most])
     part = train.take(index)
     if train.task == CLASSIFICATION:
         label = pa.array(train.labels, pa.large_string()).take(pa.array(part.y))
@@ -117,12 +142,16 @@ def _write_examples(path: Path, train: Dataset) -> None:
         label = pa.array(["; ".join(train.labels[j] for j in np.flatnonzero(row > 0)) for row in part.T])
     else:
         label = pa.array([f"{value:.6g}" for value in part.T[:, 0]])
-    table = pa.table(
-        {
-            "key": pa.array([key.tobytes().hex() for key in part.keys]),
-            "text": part.contents,
-            "label": label,
-            "row": pa.array(part.rows),
-        }
-    )
+    columns = {
+        "key": pa.array([key.tobytes().hex() for key in part.keys]),
+        "text": part.contents if train.modality == "text" else pa.array(part.texts(), pa.large_string()),
+        "label": label,
+        "row": pa.array(part.rows),
+    }
+    if train.modality != "text":
+        assert X is not None
+        shown = modalities.load(train.modality).shown
+        columns["picture"] = pa.array([shown(content) for content in part.raw()], pa.large_string())
+        columns["feature"] = pa.array([row.tobytes() for row in X[index].astype("<f2")], pa.binary())
+    table = pa.table(columns)
     pyarrow.parquet.write_table(table, path, compression="zstd")

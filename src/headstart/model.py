@@ -15,18 +15,20 @@ import numpy as np
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from headstart import backbones, heads, saved, tensors
+from headstart import backbones, heads, modalities, picturefile, saved, tensors
 from headstart.answers import Answers, measure
 from headstart.calibration import Calibration
 from headstart.dataset import read
-from headstart.errors import InputError, ModelError
+from headstart.embedding import SKIP, readable
+from headstart.errors import ContentError, DataError, InputError, ModelError
 from headstart.features import Features, embed
 from headstart.head import CLASSIFICATION, MULTILABEL, REGRESSION, TASKS, Head
+from headstart.rawfile import missing, shown
 from headstart.rowcache import Cache
 from headstart.unknown import Unknown
 
 if TYPE_CHECKING:
-    from headstart.backbone import Backbone
+    from headstart.backbone import Backbone, Contents
 
 TOLERANCE = 1e-4  # of features and probabilities between machines; on one machine they agree to 1e-6
 
@@ -65,6 +67,11 @@ class Model:
         return str(self.card["task"])
 
     @property
+    def modality(self) -> str:
+        """What the model reads: "text" or "image"."""
+        return str(self.card["backbone"].get("modality", "text"))
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """The label names, in the order of the columns of P."""
         return tuple(self.card["labels"])
@@ -73,7 +80,8 @@ class Model:
     def backbone(self) -> Backbone:
         """The backbone, loaded at first use. Raises ModelError when the one here is not the one trained on."""
         said = self.card["backbone"]
-        found = backbones.load(said["name"], precision=said["precision"], cut=said["cut"])
+        carried = self.folder if said.get("carried") else None
+        found = backbones.load(said["name"], precision=said["precision"], cut=said["cut"], carried=carried)
         if found.card.fingerprint != said["fingerprint"]:
             raise ModelError(
                 f"model {self.name!r} was trained on backbone {said['name']} with fingerprint "
@@ -99,14 +107,27 @@ class Model:
         unknown = self.unknown.refused(X, P) if self.unknown else np.zeros(len(P), bool)
         return Answers(P, chosen, unknown)
 
-    def features(self, texts: Sequence[str], *, cache: Cache | None = None) -> Features:
-        """Embed texts with this model's backbone, through the cache. Raises InputError on texts that are no texts."""
-        return embed(texts, self.backbone, cache if cache is not None else Cache())
+    def features(self, contents: Contents, *, cache: Cache | None = None) -> Features:
+        """Embed contents with this model's backbone, through the cache.
 
-    def predict(self, texts: Sequence[str] | str, *, every: bool = False) -> list[Prediction]:
-        """Predict texts, one Prediction each, in order; `every` fills in the probability of every label."""
-        X = self.features([texts] if isinstance(texts, str) else list(texts)).values
+        Raises InputError on contents of another kind, ContentError on pictures that cannot be read.
+        """
+        return embed(contents, self.backbone, cache if cache is not None else Cache())
+
+    def predict(self, contents: Sequence[str | bytes | Path] | str | bytes | Path, *, every: bool = False) -> list[Prediction]:
+        """Predict contents, one Prediction each, in order; `every` fills in the probability of every label.
+
+        A content is a text; for a model of pictures the path of a file, or its bytes. Raises NotFound, ContentError.
+        """
+        single = isinstance(contents, str | bytes | Path)
+        X = self.features(self.contents([contents] if single else list(contents))).values  # type: ignore[list-item, arg-type]
         return self.predictions(self.answer(X), every=every)
+
+    def contents(self, given: Sequence[str | bytes | Path]) -> Contents:
+        """What the backbone reads: texts as they are; of pictures the bytes. Raises NotFound, InputError."""
+        if self.modality == "text":
+            return given  # type: ignore[return-value]
+        return [one if isinstance(one, bytes) else picture(Path(one)) for one in given]
 
     def predictions(self, answers: Answers, *, every: bool = False) -> list[Prediction]:
         """Arrays -> one Prediction an example."""
@@ -135,9 +156,11 @@ class Model:
         data: object,
         *,
         text: str | None = None,
+        image: str | None = None,
         label: str | None = None,
         names: object = None,
         encoding: str | None = None,
+        broken: str = SKIP,
         progress: Callable[[int, int], None] | None = None,
     ) -> dict[str, Any]:
         """Measure on labelled data (a path or a table): {name, task, test: figures, per_class, confusion, overlap, notes}.
@@ -145,11 +168,13 @@ class Model:
         Raises InputError, NotFound or DataError on data that cannot be used, labels the model does not have among them.
         """
         known = self.labels or None
-        held = read(data, text=text, label=label, names=names, task=self.task, encoding=encoding, known=known)
+        held = read(
+            data, text=text, image=image, label=label, names=names, task=self.task, encoding=encoding, known=known
+        )  # fmt: skip
         held = held.take(np.flatnonzero(held.y >= 0))
         if not len(held):
             raise InputError(f"{held.name}: no row has a label to compare with.")
-        X = embed(held.contents, self.backbone, Cache(), keys=held.keys, progress=progress).values
+        held, X = readable(held, self.backbone, broken=broken, progress=progress)
         found = measure(self.task, self.labels, self.answer(X), held, self._trained())
         return {"name": self.name, "task": self.task, **found, "notes": [*held.notes, *found["notes"]]}
 
@@ -169,6 +194,16 @@ class Model:
         if self.thresholds is not None:
             arrays["thresholds"] = self.thresholds
         return arrays
+
+
+def picture(path: Path) -> bytes:
+    """The bytes of a picture file. Raises NotFound, DataError."""
+    if not path.exists():
+        raise missing(path)
+    try:
+        return picturefile.read(path)
+    except ValueError as error:
+        raise DataError(f"{error}.", file=shown(path.name)) from None
 
 
 def load(folder: Path) -> Model:
@@ -232,12 +267,16 @@ class Replay:
 def replay(model: Model) -> Replay:
     """Encode the stored probes anew, past the cache, and compare. Raises ModelError when they differ."""
     assert model.folder is not None
-    texts, features, expected = saved.read_probes(model.folder)
-    X = model.backbone.encode(texts)
+    kept, features, expected = saved.read_probes(model.folder)
+    modality = modalities.load(model.modality)
+    try:
+        X = model.backbone.encode([modality.unprobe(one) for one in kept])  # type: ignore[arg-type]
+    except (ValueError, ContentError) as error:
+        raise ModelError(f"{model.folder / saved.PROBES}: a probe cannot be read: {error}") from error
     answers = model.answer(X)
     stored = model.answer(features)
     result = Replay(
-        probes=len(texts),
+        probes=len(kept),
         features=difference(X, features),
         answers=difference(answers.P, expected),
         same_labels=bool((answers.chosen == stored.chosen).all()),

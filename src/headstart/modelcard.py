@@ -10,17 +10,19 @@ from typing import Any
 def render(card: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     """The card as Markdown. Everything that comes from data is quoted, so that no text of it is read as markup."""
     name, backbone = card["name"], card["backbone"]
-    metrics = _metrics(facts)
+    metrics, image = _metrics(facts), facts.get("modality") == "image"
+    kind = "image" if image else "text"
+    weights = "its weights below the cut are" if backbone.get("carried") else "none of its weights are"
     front = [
         "---",
         "library_name: headstart",
         f"base_model: {json.dumps(backbone['source'])}",
-        f"pipeline_tag: {'text-classification' if facts['task'] != 'regression' else 'tabular-regression'}",
+        f"pipeline_tag: {f'{kind}-classification' if facts['task'] != 'regression' else 'tabular-regression'}",
         "tags: [headstart, transfer-learning]",
         "model-index:",
         f"- name: {json.dumps(name)}",
         "  results:",
-        f"  - task: {{type: {json.dumps('text-' + facts['task'])}}}",
+        f"  - task: {{type: {json.dumps(f'{kind}-' + facts['task'])}}}",
         f"    dataset: {{type: private, name: {json.dumps(facts['data']['name'])}}}",
         "    metrics:" if metrics else "    metrics: []",
         *(f"    - {{type: {kind}, value: {value:.6g}, name: {json.dumps(label)}}}" for kind, value, label in metrics),
@@ -35,10 +37,10 @@ def render(card: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
         "|---|---|",
         f"| task | {facts['task']} |",
         f"| labels | {_quiet(', '.join(card['labels'][:50]))}{' ...' if len(card['labels']) > 50 else ''} |",
-        f"| made from | {_quiet(facts['data']['name'])}, {facts['data']['used']:,} examples, SHA-256 `{facts['data']['digest']}` |",
+        f"| made from | {_quiet(facts['data']['name'])}, {facts['data']['used']:,} {'pictures' if image else 'examples'}, SHA-256 `{facts['data']['digest']}` |",
         f"| base model | {backbone['source']}, {backbone['licence']}, {backbone['precision']}, cut at {backbone['cut']}; "
-        "none of its weights are in this folder |",
-        f"| head | {card['head']['name']}{' with unlabelled rows' if card['head']['pool'] else ''}: {_quiet(card['head']['why'])} |",
+        f"{weights} in this folder |",
+        f"| head | {card['head']['name']}{' with unlabelled rows' if card['head']['pool'] else ''}{' and mirrored views' if facts['head'].get('views') else ''}: {_quiet(card['head']['why'])} |",
         f"| made | {card['made']}, headstart {card['versions']['headstart']}, seed {card['seed']} |",
         "",
         "## Use",
@@ -47,7 +49,7 @@ def render(card: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
         "import headstart",
         "",
         'model = headstart.load("path/to/this/folder")',
-        'model.predict(["a text"])',
+        'model.predict(["picture.jpg"])' if image else 'model.predict(["a text"])',
         "```",
         "",
         "`unknown` in an answer means: this input is unlike the training data, do not rely on the label.",

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart import curation, curve, evaluation, unknown
+from headstart import curation, curve, evaluation, modalities, unknown
 from headstart.answers import Answers, measure
 from headstart.calibration import Calibration, calibrate, calibrate_multilabel
 from headstart.dataset import Dataset
@@ -52,6 +52,7 @@ def learn(
     *,
     pool: Floats | None,
     names: Floats | None,
+    views: Floats | None = None,
     held: tuple[Dataset, Floats] | None,
     head: str,
     balanced: bool,
@@ -62,7 +63,8 @@ def learn(
     """Choose a head on folds, calibrate, and measure everything the report shows.
 
     train: n labelled examples with features X (n, d). pool: (m, d) features of rows without a label. names: (c, d)
-    features of what the label names mean. held: a test set with its features, used for its figures only.
+    features of what the label names mean. views: (n, d) features of a second view of each. held: a test set with its
+    features, used for its figures only.
     """
     task, labels = train.task, train.labels
     groups = tied(*(() if train.group is None else (train.group,)), keys=train.keys)
@@ -79,6 +81,7 @@ def learn(
             weight=_weight(train, T, balanced),
             names=names,
             pool=pool,
+            views=views,
             seed=seed,
         )
     with clock("evaluate"):
@@ -91,7 +94,7 @@ def learn(
         facts = _facts(train, choice, pool) | proven.facts
         learned = Learned(
             task, labels, choice.head,
-            {"name": choice.name, "strength": choice.strength, "pool": choice.pool, "why": choice.why},
+            {"name": choice.name, "strength": choice.strength, "pool": choice.pool, "views": choice.views, "why": choice.why},
             proven.calibration, proven.unknown, proven.thresholds, facts,
         )  # fmt: skip
         if held is not None:
@@ -151,6 +154,7 @@ def _facts(train: Dataset, choice: Choice, pool: Floats | None) -> dict[str, Any
         ]
     groups = None if train.group is None else len(np.unique(train.group))
     return {
+        "modality": train.modality,
         "task": train.task,
         "labels": list(train.labels),
         "data": {
@@ -158,9 +162,11 @@ def _facts(train: Dataset, choice: Choice, pool: Floats | None) -> dict[str, Any
             "unlabelled": 0 if pool is None else len(pool), "duplicates": train.duplicates, "conflicts": train.conflicts,
             "groups": groups, "classes": classes, "notes": list(train.notes), "test_overlap": None,
             "unlabelled_pool": len(pool) if choice.pool and pool is not None else 0,
+            "faults": [asdict(fault) for fault in train.faults],
         },
         "head": {
-            "name": choice.name, "strength": choice.strength, "pool": choice.pool, "why": choice.why, "tie": choice.tie,
+            "name": choice.name, "strength": choice.strength, "pool": choice.pool, "views": choice.views,
+            "why": choice.why, "tie": choice.tie,
             "candidates": list(choice.candidates),
         },
         "estimate": None, "test": None, "per_class": [], "per_class_from": "estimate", "confusion": None, "confused": [],
@@ -259,10 +265,8 @@ def _examples(
         i, j = codes[pair["true"]], codes[pair["predicted"]]
         wrong = np.flatnonzero((y[rows] == i) & (said == j))
         best = wrong[np.argsort(-sure[wrong], kind="stable")][:3]
-        texts = train.texts(rows[best])
         examples = [
-            {"row": int(train.rows[rows[b]]), "text": text[:SHORT], "probability": float(sure[b])}
-            for b, text in zip(best, texts, strict=True)
+            {**one, "probability": float(sure[b])} for b, one in zip(best, _shown(train, rows[best]), strict=True)
         ]
         found.append({**pair, "examples": examples})
     return found
@@ -273,14 +277,22 @@ def _suspects(train: Dataset, P: Floats, rows: NDArray[np.int64]) -> list[dict[s
     suspects = curation.suspects(P[rows], train.y[rows])
     index = rows[suspects.index[:SHOWN]]
     return [
-        {
-            "row": int(train.rows[i]), "text": text[:SHORT], "given": train.labels[train.y[i]],
-            "suggested": train.labels[j], "probability": float(p),
-        }
-        for i, text, j, p in zip(
-            index, train.texts(index), suspects.suggested[:SHOWN], suspects.probability[:SHOWN], strict=True
+        {**one, "given": train.labels[train.y[i]], "suggested": train.labels[j], "probability": float(p)}
+        for i, one, j, p in zip(
+            index, _shown(train, index), suspects.suggested[:SHOWN], suspects.probability[:SHOWN], strict=True
         )
-    ]  # fmt: skip
+    ]
+
+
+def _shown(train: Dataset, index: NDArray[np.int64]) -> list[dict[str, Any]]:
+    """{row, text} of the rows at `index`; of pictures the file's name, and `picture`, a small one."""
+    found: list[dict[str, Any]] = [
+        {"row": int(train.rows[i]), "text": text[:SHORT]} for i, text in zip(index, train.texts(index), strict=True)
+    ]
+    if train.modality == "text":
+        return found
+    shown = modalities.load(train.modality).shown
+    return [{**one, "picture": shown(content)} for one, content in zip(found, train.raw(index), strict=True)]
 
 
 def _test(learned: Learned, held: Dataset, X: Floats, trained: NDArray[np.uint64]) -> None:
@@ -306,16 +318,20 @@ def from_names(labels: tuple[str, ...], names: Floats, pool: Floats | None) -> L
     head = Prior.of(names, pool)
     why = "there are no labelled examples, so the label names stand for the classes"
     facts: dict[str, Any] = {
+        "modality": "text",
         "task": CLASSIFICATION,
         "labels": list(labels),
         "data": {
             "name": "label names", "digest": "", "rows": 0, "used": 0, "unlabelled": 0 if pool is None else len(pool),
             "duplicates": 0, "conflicts": 0, "groups": None, "classes": [{"label": x, "n": 0} for x in labels],
-            "notes": [], "test_overlap": None, "unlabelled_pool": 0,
+            "notes": [], "test_overlap": None, "unlabelled_pool": 0, "faults": [],
         },
-        "head": {"name": "prior", "strength": None, "pool": pool is not None, "why": why, "tie": None, "candidates": []},
+        "head": {
+            "name": "prior", "strength": None, "pool": pool is not None, "views": False, "why": why, "tie": None,
+            "candidates": [],
+        },
         "estimate": None, "test": None, "per_class": [], "per_class_from": "estimate", "confusion": None, "confused": [],
         "suspects": [], "calibration": None, "thresholds": None, "unknown": None, "curve": None, "scatter": None,
     }  # fmt: skip
-    choice = {"name": "prior", "strength": None, "pool": pool is not None, "why": why}
+    choice = {"name": "prior", "strength": None, "pool": pool is not None, "views": False, "why": why}
     return Learned(CLASSIFICATION, labels, head, choice, Calibration(), None, None, facts)

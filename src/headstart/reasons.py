@@ -1,8 +1,8 @@
-"""Why a model says what it says: the nearest training examples, and the words that hold up the answer."""
+"""Why a model says what it says: the nearest training examples, and the words, or the regions of a picture, that hold
+up the answer."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,14 +10,15 @@ import pyarrow.parquet
 
 from headstart import saved
 from headstart.answers import Answers
+from headstart.backbone import Contents
 from headstart.head import REGRESSION
 from headstart.model import Model
 from headstart.rowcache import Cache
-from headstart.why import words
+from headstart.why import place, regions, words
 
 
 class Reasons:
-    """The kept training examples of one model, embedded (from the cache, as a rule) when first asked for."""
+    """The kept training examples of one model with their features."""
 
     def __init__(self, model: Model, cache: Cache, *, nearest: int = 3) -> None:
         self.model, self.cache, self.nearest = model, cache, nearest
@@ -27,35 +28,61 @@ class Reasons:
             table = pyarrow.parquet.read_table(model.folder / saved.EXAMPLES)
             self.keys, self.texts = table["key"].to_pylist(), table["text"].to_pylist()
             self.labels, self.rows = table["label"].to_pylist(), table["row"].to_pylist()
-            self.X = _unit(model.features(self.texts, cache=cache).values)
+            self.pictures = table["picture"].to_pylist() if "picture" in table.column_names else None
+            if self.pictures is None:  # texts are embedded again, from the cache as a rule
+                self.X = _unit(model.features(self.texts, cache=cache).values)
+            else:
+                joined = b"".join(table["feature"].to_pylist())
+                self.X = _unit(np.frombuffer(joined, "<f2").reshape(len(self.keys), -1).astype(np.float32))
 
-    def of(self, texts: Sequence[str], X: np.ndarray[Any, Any], answers: Answers) -> list[dict[str, Any]]:
-        """For each text {nearest: [{key, row, text, label, similarity}], words: [{text, start, end, drop}]}."""
+    def of(self, contents: Contents, X: np.ndarray[Any, Any], answers: Answers) -> list[dict[str, Any]]:
+        """For each content what holds up its answer.
+
+        {nearest: [{key, row, text, label, similarity}], words: [{text, start, end, drop}]}; for a picture `nearest` has
+        also `picture`, a small one, and `regions` [{place, left, top, right, bottom, drop}] stand in place of words.
+        """
         found = []
-        near = _unit(X) @ self.X.T if self.keys else np.empty((len(texts), 0), np.float32)
-        for i, text in enumerate(texts):
+        near = _unit(X) @ self.X.T if self.keys else np.empty((len(contents), 0), np.float32)
+        for i, content in enumerate(contents):
             column = 0 if self.model.task == REGRESSION else int(answers.P[i].argmax())
-            best = np.argsort(-near[i], kind="stable")[: self.nearest]
-            found.append(
-                {
-                    "nearest": [
-                        {
-                            "key": self.keys[j], "row": self.rows[j], "text": self.texts[j], "label": self.labels[j],
-                            "similarity": round(float(near[i, j]), 4),
-                        }
-                        for j in best
-                    ],
-                    "words": [
-                        {"text": w.text, "start": w.start, "end": w.end, "drop": round(w.drop, 4)}
-                        for w in words(text, column, self._answer)
-                    ],
-                }
-            )  # fmt: skip
+            best = np.argsort(-near[i], kind="stable")[: self.nearest].tolist()
+            found.append({"nearest": [self._example(j, float(near[i, j])) for j in best], **self._parts(content, column)})
         return found
 
-    def _answer(self, texts: Sequence[str]) -> np.ndarray[Any, Any]:
-        """(m, c) probabilities of texts that are not worth keeping in the cache."""
-        return self.model.answer(self.model.backbone.encode(texts)).P
+    def _example(self, j: int, similarity: float) -> dict[str, Any]:
+        """One kept training example."""
+        found = {
+            "key": self.keys[j], "row": self.rows[j], "text": self.texts[j], "label": self.labels[j],
+            "similarity": round(similarity, 4),
+        }  # fmt: skip
+        return found if self.pictures is None else {**found, "picture": self.pictures[j]}
+
+    def _parts(self, content: str | bytes, column: int) -> dict[str, Any]:
+        """The words of a text, or the regions of a picture, whose loss changes the answer most."""
+        if isinstance(content, str):
+            return {
+                "words": [
+                    {"text": w.text, "start": w.start, "end": w.end, "drop": round(w.drop, 4)}
+                    for w in words(content, column, self._answer)
+                ]
+            }
+        from headstart.modalities import image  # Pillow is loaded for pictures only
+
+        boxes, covered = image.occluded(content)
+        found = regions(boxes, self._answer([content, *covered]), column)
+        return {
+            "regions": [
+                {
+                    "place": place(r), "left": r.left, "top": r.top, "right": r.right, "bottom": r.bottom,
+                    "drop": round(r.drop, 4),
+                }
+                for r in found
+            ]
+        }  # fmt: skip
+
+    def _answer(self, contents: Contents) -> np.ndarray[Any, Any]:
+        """(m, c) probabilities of contents that are not worth keeping in the cache."""
+        return self.model.answer(self.model.backbone.encode(contents)).P
 
 
 def _unit(X: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

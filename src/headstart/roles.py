@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headstart.errors import DataError, InputError, NotFound, near
+from headstart.picturecells import is_packed
 from headstart.source import open_source
 
 SPLITS = {
@@ -53,15 +54,21 @@ _WEIGHT = ("weight", "weights", "sample_weight", "sample_weights", "sampleweight
 
 @dataclass(frozen=True)
 class Roles:
-    """The column that plays each role, None where there is none, and why it was chosen."""
+    """The column that plays each role, None where there is none, and why it was chosen. Either text or image is given."""
 
-    text: str
+    text: str | None
     label: str | None = None
     split: str | None = None
     group: str | None = None
     id: str | None = None
     weight: str | None = None
     why: tuple[str, ...] = ()
+    image: str | None = None
+
+    @property
+    def content(self) -> str:
+        """The column of texts, or of pictures."""
+        return str(self.text if self.image is None else self.image)
 
 
 @dataclass(frozen=True)
@@ -83,15 +90,24 @@ class Profile:
 
 
 def choose(
-    name: str, sample: pa.Table, asked: Mapping[str, str | None], *, labelled: bool, searched: bool = True
+    name: str,
+    sample: pa.Table,
+    asked: Mapping[str, str | None],
+    *,
+    labelled: bool,
+    searched: bool = True,
+    pictures: Mapping[str, str] | None = None,
+    modality: str | None = None,
 ) -> Roles:
     """Roles of the columns of a source, from its first rows.
 
     `asked` maps role names to the columns the user named (None: not named); they are taken as they are. Without
-    `labelled` only text and id are looked for. Raises NotFound for a column that does not exist and InputError when the
-    text or the label column cannot be told; both say what to do.
+    `labelled` only content and id are looked for. `pictures` are the columns that hold pictures, and why they seem to;
+    where there is a good column of text too, that is taken, unless `modality` is "image". Raises NotFound for a column
+    that does not exist and InputError when the content or the label column cannot be told; both say what to do.
     """
     columns = sample.column_names
+    pictures = pictures or {}
     taken: dict[str, str] = {}
     why: list[str] = []
     for role, column in asked.items():
@@ -104,10 +120,12 @@ def choose(
             raise InputError(f"{name}: the column {column!r} cannot be both {other} and {role}.")
         taken[role] = column
         why.append(f"{role} column {column!r}: as asked")
+    if "text" in taken and "image" in taken:
+        raise InputError(f"{name}: examples are texts or pictures; give either --text or --image.")
     profiles = [profile(column, sample.column(column)) for column in columns]
 
     def free() -> list[Profile]:
-        return [p for p in profiles if p.name not in taken.values()]
+        return [p for p in profiles if p.name not in taken.values() and p.name not in pictures]
 
     def take(role: str, found: tuple[Profile, str] | None) -> None:
         if found is not None:
@@ -118,24 +136,35 @@ def choose(
         for role, find in (("split", _split), ("weight", _weight)):
             if role not in taken:
                 take(role, find(free(), sample))
-    if "text" not in taken:
-        take("text", _text(name, free(), labelled))
+    if "text" not in taken and "image" not in taken:
+        texty = [p.name for p in free() if _is_texty(p)] if pictures and modality is None else []
+        if not pictures or texty or modality == "text":
+            take("text", _text(name, free(), labelled))
+            if pictures:
+                why.append(
+                    f"text column {taken['text']!r}: there are pictures too; for those use --image {min(pictures)}"
+                )
+        else:
+            column = _picture(name, pictures)
+            taken["image"] = column
+            why.append(f"image column {column!r}: {pictures[column]}")
     if labelled and "label" not in taken:
-        take("label", _label(name, free(), taken["text"]))
+        take("label", _label(name, free(), taken.get("text") or taken["image"], "text" if "text" in taken else "image"))
     if labelled and searched and "group" not in taken:
         take("group", _group(free()))
     if searched and "id" not in taken:
         take("id", _id(free()))
-    order = ("text", "label", "split", "group", "id", "weight")
+    order = ("text", "image", "label", "split", "group", "id", "weight")
     why.sort(key=lambda line: order.index(line.split()[0]))
     return Roles(
-        taken["text"],
+        taken.get("text"),
         taken.get("label"),
         taken.get("split"),
         taken.get("group"),
         taken.get("id"),
         taken.get("weight"),
         why=tuple(why),
+        image=taken.get("image"),
     )
 
 
@@ -198,6 +227,8 @@ def profile(name: str, column: pa.ChunkedArray) -> Profile:
     """Look at the values of one column."""
     kind = column.type
     n = len(column)
+    if is_packed(kind):
+        return Profile(name, "other", n, n - column.null_count, 0, 0.0, 0.0)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return Profile(name, "list", n, n - column.null_count, 0, 0.0, 0.0)
     if pa.types.is_boolean(kind):
@@ -281,7 +312,21 @@ def _text(name: str, free: list[Profile], labelled: bool) -> tuple[Profile, str]
     )
 
 
-def _label(name: str, free: list[Profile], text: str) -> tuple[Profile, str]:
+def _is_texty(p: Profile) -> bool:
+    """Whether a column beside pictures holds texts that may be meant: by its name, or by its length."""
+    return p.kind == "text" and _rank(p.name, _LABEL) < 4 and (_rank(p.name, _TEXT) >= 3 or p.words >= 4)
+
+
+def _picture(name: str, pictures: Mapping[str, str]) -> str:
+    """The one column of pictures. Raises InputError."""
+    named = [column for column in pictures if "image" in words(column)] if len(pictures) > 1 else []
+    found = named if len(named) == 1 else list(pictures)
+    if len(found) > 1:
+        raise InputError(f"{name}: cannot tell which column holds the pictures.{_list(found)} Name it with --image.")
+    return found[0]
+
+
+def _label(name: str, free: list[Profile], content: str, kind: str) -> tuple[Profile, str]:
     usable = [p for p in free if p.filled and p.kind != "other"]
     named = _best(usable, lambda p: _rank(p.name, _LABEL, _LABEL_TOO))
     if len(named) > 1:
@@ -304,7 +349,7 @@ def _label(name: str, free: list[Profile], text: str) -> tuple[Profile, str]:
         return usable[0], f"the only other column; {_values(usable[0])}"
     others = [p.name for p in free]
     raise InputError(
-        f"{name}: the text column is {text!r}, and no column looks like a label.{_list(others)} Name it with --label,"
+        f"{name}: the {kind} column is {content!r}, and no column looks like a label.{_list(others)} Name it with --label,"
         " or give the names of the classes with --labels a,b,c for a model without any labelled rows."
     )
 

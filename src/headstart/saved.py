@@ -2,10 +2,11 @@
 
     card.json            task, labels, backbone, head, data, figures, versions, seed; the SHA-256 of every other file
     head.safetensors     the arrays of head, calibration, thresholds and unknown
-    probes.json          up to 64 inputs
+    probes.json          up to 64 inputs (pictures: 16, small, as PNG in base64)
     probes.safetensors   what the model answered to them when it was made: features and probabilities
     examples.parquet     the training examples, for `predict --why` (absent when they were not to be kept)
     facts.json           everything the report shows
+    backbone.json, model.onnx, tokenizer.json   a backbone of the model's own (one that was shrunk), where it has one
     report.html, README.md
 
 Reading checks the format number, every digest, every array, and replays the probes' features through the head: a
@@ -27,12 +28,14 @@ from numpy.typing import NDArray
 from headstart import jsontext, tensors
 from headstart.errors import ModelError, NotFound, near
 
-FORMAT = 1
+FORMAT = 2  # 1: texts only, no backbone of its own
 ARRAYS, PROBES, PROBE_ARRAYS, EXAMPLES = "head.safetensors", "probes.json", "probes.safetensors", "examples.parquet"
 FACTS, REPORT, README, CARD = "facts.json", "report.html", "README.md", "card.json"
-FILES = frozenset((ARRAYS, PROBES, PROBE_ARRAYS, EXAMPLES, FACTS, REPORT, README))
+NEEDED = frozenset((ARRAYS, PROBES, PROBE_ARRAYS, FACTS, REPORT, README))
+CARRIED = frozenset(("backbone.json", "model.onnx", "tokenizer.json"))
+FILES = NEEDED | CARRIED | {EXAMPLES}
 LIMIT = 64 << 20  # bytes of one JSON file
-PROBE_COUNT, PROBE_LENGTH = 64, 200  # inputs, characters of each
+PROBE_COUNT = {"text": 64, "image": 16}
 
 
 def sha256(path: Path) -> str:
@@ -90,7 +93,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     if card.get("digest") != _card_digest(card):
         raise ModelError(f"{folder / CARD}: changed since it was saved (its digest does not match).")
     files = card.get("files")
-    if not isinstance(files, dict) or not FILES - {EXAMPLES} <= set(files) or not set(files) <= FILES:
+    if not isinstance(files, dict) or not NEEDED <= set(files) or not set(files) <= FILES:
         raise ModelError(f"{folder / CARD}: its list of files is not that of a model.")
     for name, digest in files.items():
         path = folder / name

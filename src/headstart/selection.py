@@ -46,6 +46,7 @@ class Choice:
     name: str
     strength: float | None
     pool: bool  # whether unlabelled rows were used
+    views: bool  # whether further views of the rows were trained on
     scores: Array  # (r, n, c) out-of-fold scores; NaN where a row was never held out
     candidates: tuple[dict[str, Any], ...]  # head, strength, metric, pool, accuracy, low, high
     why: str
@@ -59,6 +60,7 @@ class _Candidate:
     train: Train
     metric: str = ""
     pool: bool = False
+    views: bool = False
 
     def said(self) -> str:
         """The candidate in words."""
@@ -69,6 +71,8 @@ class _Candidate:
             parts.append(f"{self.metric} metric")
         if self.pool:
             parts.append("with unlabelled rows")
+        if self.views:
+            parts.append("with mirrored views")
         return ", ".join(parts)
 
 
@@ -82,19 +86,21 @@ def choose(
     weight: Array | None = None,
     names: Array | None = None,
     pool: Array | None = None,
+    views: Array | None = None,
     seed: int = 0,
 ) -> Choice:
     """Compare heads on folds and train the best on all rows.
 
     X: (n, d); T: (n, c) targets; folds: (r, n) fold numbers, -1 always trains. names: (c, d) features of what the label
-    names mean. pool: (m, d) features without labels. Raises InputError for a head that cannot do the task.
+    names mean. pool: (m, d) features without labels. views: (n, d) features of a second view of each row, never judged
+    by. Raises InputError for a head that cannot do the task.
     """
     X, folds = np.asarray(X), np.atleast_2d(folds)
     some = _sample(len(X), seed)
-    if some is None:
-        inner = _Crossed(X, T, folds, weight, task)
-    else:
-        inner = _Crossed(X[some], T[some], folds[:, some], None if weight is None else weight[some], task)
+    inner = _Crossed(X, T, folds, weight, task, views)
+    if some is not None:
+        part = (None if one is None else one[some] for one in (weight, views))
+        inner = _Crossed(X[some], T[some], folds[:, some], next(part), task, next(part))
     candidates = _candidates(inner, task, head, names)
     judged = [(candidate, inner.scores(candidate.train, 0)) for candidate in candidates]
     gained = [(candidate, S, inner.right(S)) for candidate, S in judged]
@@ -108,11 +114,21 @@ def choose(
         gain, noise = _difference(right, best[2])
         if gain > noise:
             best = gained[-1]
+    if views is not None and np.isfinite(_merit(best[2])):
+        helped = replace(best[0], views=True)
+        S = inner.scores(helped.train, 0, views=True)
+        right = inner.right(S)
+        gained.append((helped, S, right))
+        gain, noise = _difference(right, best[2])
+        if gain > noise:
+            best = gained[-1]
     winner = best[0]
     scores = np.full((len(folds), len(X), T.shape[1]), np.nan, np.float32)
     where = np.arange(len(X)) if some is None else some
     for deal in range(len(folds)):
-        scores[deal, where] = best[1] if deal == 0 else inner.scores(winner.train, deal)
+        scores[deal, where] = best[1] if deal == 0 else inner.scores(winner.train, deal, views=winner.views)
+    if winner.views:  # X itself else: it may be too large for a copy
+        X, T, weight = _Crossed(X, T, folds, weight, task, views).rows(np.ones(len(X), bool), True)
     trained = winner.train(X, T, weight)
     listed = sorted(gained, key=lambda row: -_merit(row[2]))
     return Choice(
@@ -120,11 +136,32 @@ def choose(
         name=winner.name,
         strength=winner.strength,
         pool=winner.pool,
+        views=winner.views,
         scores=scores,
         candidates=tuple(_listed(candidate, right, task) for candidate, _, right in listed),
         why=_why(best, listed, task),
         tie=_tie(best, listed),
     )
+
+
+def judged(X: Array, T: Array, *, task: str, folds: Folds) -> tuple[NDArray[np.float64], Array]:
+    """How right a head of the usual kind and strength is on each row (n,), and its scores (n, c), out of fold.
+
+    NaN where a row was not held out. For comparing features, not heads: one training a fold, nothing chosen. Right is 1
+    or 0 for one label; for several labels the F1 of the row; for a number minus the squared error over the variance. X:
+    (n, d); T: (n, c); folds: (n,).
+    """
+
+    def train(X: Array, T: Array, weight: Array | None) -> Head:
+        if task == REGRESSION:
+            return Ridge.fit(X, T, 0.1)
+        metric, strength = ("plain", 0.03) if task == MULTILABEL else ("within", 0.1)
+        weights = _paths(X, T, None, task, (strength,), metric, tolerance=COARSE)[metric, strength]
+        return Linear(weights.W, weights.b)
+
+    crossed = _Crossed(np.asarray(X), T, np.atleast_2d(folds), None, task)
+    S = crossed.scores(train, 0)
+    return crossed.right(S), S
 
 
 @dataclass(frozen=True)
@@ -136,17 +173,24 @@ class _Crossed:
     folds: Folds
     weight: Array | None
     task: str
+    views: Array | None = None
 
-    def scores(self, train: Train, deal: int, only: int | None = None) -> Array:
-        """Out-of-fold scores (n, c) in one deal; NaN for rows not held out. `only` one fold, when said."""
+    def rows(self, kept: NDArray[np.bool_], views: bool) -> tuple[Array, Array, Array | None]:
+        """X, T and weight of the kept rows; with their second views below them, when said."""
+        X, T, weight = self.X[kept], self.T[kept], None if self.weight is None else self.weight[kept]
+        if not views or self.views is None:
+            return X, T, weight
+        twice = None if weight is None else np.concatenate([weight, weight])
+        return np.concatenate([X, self.views[kept]]), np.concatenate([T, T]), twice
+
+    def scores(self, train: Train, deal: int, *, views: bool = False) -> Array:
+        """Out-of-fold scores (n, c) in one deal; NaN for rows not held out."""
         fold = self.folds[deal]
         S = np.full(self.T.shape, np.nan, np.float32)
         for part in range(int(fold.max(initial=-1)) + 1):
             out = fold == part
-            if out.any() and not out.all() and (only is None or part == only):
-                kept = ~out
-                weight = None if self.weight is None else self.weight[kept]
-                S[out] = train(self.X[kept], self.T[kept], weight).scores(self.X[out])
+            if out.any() and not out.all():
+                S[out] = train(*self.rows(~out, views)).scores(self.X[out])
         return S
 
     def right(self, S: Array) -> NDArray[np.float64]:
@@ -317,6 +361,7 @@ def _listed(candidate: _Candidate, right: NDArray[np.float64], task: str) -> dic
     half = 1.96 * float(held.std(ddof=1)) / np.sqrt(len(held)) if len(held) > 1 else 0.0
     return {
         "head": candidate.name, "strength": candidate.strength, "metric": candidate.metric, "pool": candidate.pool,
+        "views": candidate.views,
         "accuracy": value, "low": value - half, "high": value + half if task == REGRESSION else min(1.0, value + half),
     }  # fmt: skip
 

@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from headstart import picturefile
 from headstart.errors import DataError, InputError
 from headstart.rawfile import missing, shown, stamp
 from headstart.textfile import HEAD, TextFile, open_text, utf16_without_mark
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 DELIMITED = (".csv", ".tsv", ".tab", ".psv")
 JSON = (".json", ".jsonl", ".ndjson")
 STANDARD_INPUT = "-"
+IMAGE_COLUMN = "image"  # of sources that are nothing but pictures
 
 _MAGIC = (
     (b"PAR1", "parquet"),
@@ -32,15 +34,11 @@ _MAGIC = (
 )
 _NOT_DATA = (
     (b"\x1f\x8b", "a gzip archive; unpack it first"),
-    (b"PK\x03\x04", "a zip archive or a spreadsheet; unpack it, or save the sheet as CSV"),
     (b"BZh", "a bzip2 archive; unpack it first"),
     (b"\xfd7zXZ", "an xz archive; unpack it first"),
     (b"\x28\xb5\x2f\xfd", "a zstandard archive; unpack it first"),
     (b"7z\xbc\xaf", "a 7z archive; unpack it first"),
     (b"\xd0\xcf\x11\xe0", "an old Excel or Word file; save it as CSV"),
-    (b"\x89PNG", "a picture (PNG)"),
-    (b"\xff\xd8\xff", "a picture (JPEG)"),
-    (b"GIF8", "a picture (GIF)"),
     (b"%PDF-", "a PDF document"),
     (b"SQLite format 3\0", "an SQLite database; export the table as CSV"),
     (b"\x7fELF", "a program"),
@@ -51,6 +49,7 @@ _NOT_DATA = (
     (b"\x80\x05", "a Python pickle, which could run code"),
     (b"FEA1", "Feather version 1; write it as Feather version 2 or Parquet"),
 )
+_PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
 _CONTROL = bytes(set(range(32)) - {9, 10, 12, 13, 26, 27})
 
 
@@ -69,25 +68,32 @@ class Source:
     digest: Callable[[], str | None]  # sha256 hex of the bytes; None in memory, or before the end of standard input
     rows: int | None = None  # where it is known beforehand
     notes: list[str] = field(default_factory=list)
+    load: Callable[[str], bytes] | None = None  # the picture that a cell names; raises ValueError with the reason
+    modality: str | None = None  # "image" where the column IMAGE_COLUMN names pictures and there are no texts
+    inside: bool = False  # whether what `load` reads is part of the digest, as in an archive
 
 
 def open_source(where: object, *, encoding: str | None = None) -> Source:
     """Open a path, '-' for standard input, or a table in memory. Raises NotFound, InputError or DataError.
 
     A path may be CSV, TSV (or with ; or |), JSON lines, a JSON array, Parquet, Arrow (file, stream, Feather), a .txt
-    file with one text a line, a folder with a subfolder of .txt files per class, or a folder saved by Hugging Face
-    datasets. In memory: lists of texts, of (text, label) pairs or of dicts; Arrow, pandas, polars; Hugging Face.
+    file with one text a line, a folder with a subfolder of pictures or .txt files per class, such a folder as a zip or
+    tar archive, a folder saved by Hugging Face datasets, or one picture. In memory: lists of texts, of (text, label)
+    pairs or of dicts; Arrow, pandas, polars; Hugging Face. Pictures are named by cells, or lie in them as bytes.
     """
     if isinstance(where, Source):
         return where
     if not isinstance(where, (str, os.PathLike)):
-        source = _choice("memory")(where)
+        source = replace(_choice("memory")(where), load=partial(picturefile.read_beside, Path()))
     elif not os.fspath(where):
         raise InputError("The name of the data file is empty.")
     elif where == STANDARD_INPUT:
-        source = _open_text(open_text(None, encoding))
+        source = open_table(open_text(None, encoding))
     else:
         source = _open_path(Path(where), encoding)
+        if source.load is None:
+            folder = Path(where) if Path(where).is_dir() else Path(where).parent
+            source = replace(source, load=partial(picturefile.read_beside, folder))
     from headstart.batches import plain
 
     return replace(source, batches=partial(_plain, plain, source))
@@ -127,8 +133,20 @@ def _open_path(path: Path, encoding: str | None) -> Source:
     for magic, kind in _MAGIC:
         if head.startswith(magic):
             return _choice(kind)(path)
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return _choice("zip")(path, encoding)
+    if head[257:262] == b"ustar" or (head.startswith(_PACKED) and _is_tar(path)):
+        return _choice("tar")(path, encoding)
+    if picturefile.kind(head) is not None:
+        return _choice("picture")(path)
     _refuse_binary(head, name)
-    return _open_text(open_text(path, encoding))
+    return open_table(open_text(path, encoding))
+
+
+def _is_tar(path: Path) -> bool:
+    from headstart.sources import tar
+
+    return tar.is_tar(path)
 
 
 def _refuse_binary(head: bytes, name: str) -> None:
@@ -148,7 +166,8 @@ def _refuse_binary(head: bytes, name: str) -> None:
         )
 
 
-def _open_text(text: TextFile) -> Source:
+def open_table(text: TextFile) -> Source:
+    """A table, or lines, of text. Raises DataError."""
     start = text.head.lstrip(" \t\r\n")
     if not start:
         if text.whole:

@@ -11,6 +11,7 @@ import io
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -19,11 +20,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
+from numpy.typing import NDArray
 
-from headstart import jsontext
+from headstart import jsontext, picturefile
 from headstart.answers import Answers
-from headstart.dataset import read_texts
-from headstart.errors import InputError, NotFound, near
+from headstart.dataset import Fault, read_contents
+from headstart.embedding import REFUSE, SKIP
+from headstart.errors import DataError, InputError, NotFound, near
 from headstart.features import embed
 from headstart.head import MULTILABEL, REGRESSION
 from headstart.model import Model
@@ -31,7 +34,8 @@ from headstart.reasons import Reasons
 from headstart.rowcache import Cache
 from headstart.storage import atomic_file
 
-CHUNK = 16_384  # texts embedded and answered at a time
+CHUNK = 16_384  # contents embedded and answered at a time
+OTHERS = (".txt", ".arrow", ".feather", ".zip", ".tar", ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 ENDINGS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet"}
 
 
@@ -194,23 +198,38 @@ def is_text(source: str) -> bool:
     except (OSError, ValueError):  # too long or with a NUL: no path
         return True
     path = Path(source)
-    if " " not in source and (path.suffix.lower() in (*ENDINGS, ".txt", ".arrow", ".feather") or len(path.parts) > 1):
+    if " " not in source and (path.suffix.lower() in (*ENDINGS, *OTHERS) or len(path.parts) > 1):
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise NotFound(f"{source}: no such file." + near(path.name, siblings))
     return True
 
 
-def predict_texts(
-    model: Model, texts: Sequence[str], *, why: bool = False, every: bool = False
+def is_one(model: Model, source: str) -> bool:
+    """Whether the INPUT of `predict` is one content: a text, or the file of one picture. Raises NotFound."""
+    if model.modality == "text":
+        return is_text(source)
+    if is_text(source):
+        raise NotFound(f"{source}: no such file; model {model.name!r} reads pictures.")
+    return source != "-" and Path(source).is_file() and picturefile.kind(picturefile.head(Path(source))) is not None
+
+
+def predict_one(
+    model: Model, contents: Sequence[str | bytes | Path], *, why: bool = False, every: bool = False
 ) -> list[dict[str, Any]]:
-    """One dictionary a text: text, label, probability, unknown (labels; value), and probabilities and why if asked."""
+    """One dictionary a content: text (or file), label, probability, unknown (labels; value), and what else was asked.
+
+    Contents are texts, or paths or bytes of pictures. Raises NotFound; ContentError for a picture that cannot be read.
+    """
     cache = Cache()
-    X = model.features(texts, cache=cache).values
+    read = model.contents(contents)
+    X = model.features(read, cache=cache).values
     answers = model.answer(X)
-    reasons = Reasons(model, cache).of(texts, X, answers) if why else None
+    reasons = Reasons(model, cache).of(read, X, answers) if why else None
     found = []
-    for i, (text, prediction) in enumerate(zip(texts, model.predictions(answers, every=every), strict=True)):
-        row: dict[str, Any] = {"text": text, "unknown": prediction.unknown}
+    for i, (given, prediction) in enumerate(zip(contents, model.predictions(answers, every=every), strict=True)):
+        row: dict[str, Any] = {"unknown": prediction.unknown}
+        if not isinstance(given, bytes):
+            row = {"text" if model.modality == "text" else "file": str(given), **row}
         if model.task == REGRESSION:
             row["value"] = prediction.value
         else:
@@ -233,13 +252,17 @@ def predict_file(
     why: bool = False,
     every: bool = False,
     text: str | None = None,
+    image: str | None = None,
     encoding: str | None = None,
+    broken: str = SKIP,
     to_json: bool = False,
     progress: Callable[[str, int, int | None], None] | None = None,
 ) -> dict[str, Any]:
-    """Predict every row of a source into a file, or to standard output; returns {rows, unknown, output, notes}.
+    """Predict every row of a source into a file, or to standard output.
 
-    Memory is bounded by one batch. A row without text is answered like an empty text.
+    Returns {rows, unknown, broken: [{row, name, reason}], output, notes}. Memory is bounded by one batch. A row without
+    text is answered like an empty text; a picture that cannot be read gets no answer and its reason in the column
+    `error`, or with `broken` "refuse" raises DataError.
     """
     if output is not None:
         ending(output)
@@ -247,21 +270,69 @@ def predict_file(
             raise InputError(f"{output.parent}: no such folder to write {output.name} into.")
         if isinstance(source, str) and output.exists() and Path(source).exists() and output.samefile(source):
             raise InputError(f"{output}: that is the input; give the output another name.")
-    batches, opened = read_texts(source, text=text, encoding=encoding)
+    batches, opened = read_contents(source, text=text, image=image, encoding=encoding, modality=model.modality)
     cache = Cache()
     reasons = Reasons(model, cache) if why else None
     rows = unknown = 0
+    unread: list[Fault] = []
     with sink(output, to_json=to_json) as out:
-        for _, texts, given in batches:
-            for start in range(0, len(texts), CHUNK):
-                part = texts.slice(start, CHUNK).to_pylist()
-                X = embed(part, model.backbone, cache).values
-                answers = model.answer(X)
-                added = columns(model, answers, every=every)
-                if reasons is not None:
-                    added |= {"why": pa.array([jsontext.write(reason) for reason in reasons.of(part, X, answers)])}
-                out.write(beside(given.slice(start, CHUNK), added))
-                rows, unknown = rows + len(part), unknown + int(answers.unknown.sum())
+        for numbers, contents, given, wrong in batches:
+            for start in range(0, len(contents), CHUNK):
+                answered = _Answered.of(model, cache, reasons, contents.slice(start, CHUNK), every=every)
+                part = given.slice(start, CHUNK)
+                said = {i - start: why for i, why in wrong.items() if start <= i < start + len(part)} | answered.faults
+                names = part.column("file").to_pylist() if said and "file" in part.schema.names else ["?"] * len(part)
+                unread += [Fault(int(numbers[start + i]), names[i], why) for i, why in sorted(said.items())]
+                if said and broken == REFUSE:
+                    raise DataError(
+                        f"{unread[0].name}: {unread[0].reason}.", file=opened.name, row=unread[0].row,
+                        todo="Repair or remove it, or use --broken skip.",
+                    )  # fmt: skip
+                out.write(beside(part, answered.columns(said if model.modality != "text" else None)))
+                rows, unknown = rows + len(part), unknown + answered.unknown
                 if progress is not None:
                     progress("predicting", rows, opened.rows)
-    return {"rows": rows, "unknown": unknown, "output": None if output is None else str(output), "notes": opened.notes}
+    return {
+        "rows": rows, "unknown": unknown, "broken": [asdict(fault) for fault in unread],
+        "output": None if output is None else str(output), "notes": opened.notes,
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Answered:
+    """The answers to one piece of the input."""
+
+    n: int
+    sound: NDArray[np.int64]  # places of the contents that were read
+    added: dict[str, pa.Array]  # for those
+    faults: dict[int, str]  # place -> reason
+    unknown: int
+
+    @classmethod
+    def of(cls, model: Model, cache: Cache, reasons: Reasons | None, contents: pa.Array, *, every: bool) -> _Answered:
+        """Embed and answer the contents that are there."""
+        there = np.flatnonzero(contents.is_valid().to_numpy(zero_copy_only=False))
+        given = contents.take(pa.array(there)).to_pylist()
+        faults: dict[int, str] = {}
+        X = embed(given, model.backbone, cache, faults=faults).values
+        read = [i for i in range(len(given)) if i not in faults]
+        if faults:
+            X, given = X[read], [given[i] for i in read]
+        answers = model.answer(X)
+        added = columns(model, answers, every=every)
+        if reasons is not None:
+            added |= {"why": pa.array([jsontext.write(one) for one in reasons.of(given, X, answers)], pa.large_string())}
+        wrong = {int(there[i]): why for i, why in faults.items()}
+        return cls(len(contents), there[read], added, wrong, int(answers.unknown.sum()))
+
+    def columns(self, said: dict[int, str] | None) -> dict[str, pa.Array]:
+        """The columns to add, null where nothing was read; with the reasons beside them, where `said` is given."""
+        found = self.added
+        if len(self.sound) < self.n:
+            place = np.full(self.n, -1)
+            place[self.sound] = np.arange(len(self.sound))
+            index = pa.array(place, mask=place < 0)
+            found = {name: column.take(index) for name, column in found.items()}
+        if said is not None:
+            found = {**found, "error": pa.array([said.get(i) for i in range(self.n)], pa.large_string())}
+        return found

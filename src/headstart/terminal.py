@@ -75,13 +75,15 @@ def show_prediction(row: dict[str, Any]) -> None:
     else:
         say(f"[bold]{plain(row['label'])}[/]  {percent(row['probability'])} %")
     if row["unknown"]:
-        say("  [yellow]unknown: this text is unlike the training data; do not rely on the answer[/]")
+        say("  [yellow]unknown: this is unlike the training data; do not rely on the answer[/]")
     for name, probability in sorted(row.get("probabilities", {}).items(), key=lambda item: -item[1]):
         say(f"  {percent(probability):>6} %  {plain(name)}")
     why = row.get("why")
     if not why:
         return
-    if why["words"]:
+    if why.get("regions"):
+        say("  [dim]regions that matter[/]  " + ", ".join(f"{r['place']} ({r['drop']:+.2f})" for r in why["regions"]))
+    if why.get("words"):
         say("  [dim]words that matter[/]  " + ", ".join(f"{plain(w['text'])} ({w['drop']:+.2f})" for w in why["words"]))
     if why["nearest"]:
         say("  [dim]nearest training examples[/]")

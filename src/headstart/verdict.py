@@ -11,6 +11,14 @@ from typing import Any
 Facts = Mapping[str, Any]
 
 
+def _rows(facts: Facts) -> str:
+    return "pictures" if facts.get("modality") == "image" else "rows"
+
+
+def _many(facts: Facts) -> str:
+    return "pictures" if facts.get("modality") == "image" else "texts"
+
+
 def _percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
@@ -47,6 +55,7 @@ def sentences(facts: Facts) -> list[str]:
     found += _suspects(facts)
     found += _unknown(facts)
     found += _overlap(facts)
+    found += _faults(facts)
     if facts["head"].get("tie"):
         found.append(facts["head"]["tie"])
     return found
@@ -54,8 +63,10 @@ def sentences(facts: Facts) -> list[str]:
 
 def _shown(facts: Facts) -> tuple[Facts, str]:
     if facts["test"] is not None:
-        return facts["test"], f"the {facts['test']['n']:,} test rows"
-    return facts["estimate"], f"texts like these ({facts['estimate']['n']:,} examples, {facts['estimate']['how']})"
+        return facts["test"], f"the {facts['test']['n']:,} test {_rows(facts)}"
+    return facts[
+        "estimate"
+    ], f"{_many(facts)} like these ({facts['estimate']['n']:,} examples, {facts['estimate']['how']})"
 
 
 def _unproven(facts: Facts) -> str:
@@ -108,7 +119,10 @@ def _against_majority(facts: Facts) -> list[str]:
     figures, _ = _shown(facts)
     line = f"Always saying {common['label']!r} would be right on {_percent(share)}."
     if figures["low"] <= share:
-        return [line + " The model is not shown to be better than that: these texts may not tell the labels apart."]
+        return [
+            line
+            + f" The model is not shown to be better than that: these {_many(facts)} may not tell the labels apart."
+        ]
     return [line] if share >= 0.3 else []
 
 
@@ -141,8 +155,18 @@ def _overlap(facts: Facts) -> list[str]:
     overlap = facts["data"].get("test_overlap")
     if not overlap:
         return []
-    line = f"{overlap:,} test rows also occur in the training data, so the test figure flatters."
+    line = f"{overlap:,} test {_rows(facts)} also occur in the training data, so the test figure flatters."
     apart = facts["test"].get("apart")
     if apart:
         line += f" Without them: {_percent(apart['accuracy'])} ({_range(apart)}, n = {apart['n']:,})."
     return [line]
+
+
+def _faults(facts: Facts) -> list[str]:
+    faults = facts["data"].get("faults")
+    if not faults:
+        return []
+    first = f"{faults[0]['name']} ({faults[0]['reason'].rstrip('.')})"
+    if len(faults) == 1:
+        return [f"One file could not be read and was left out: {first}."]
+    return [f"{len(faults):,} files could not be read and were left out, the first is {first}; the report lists them."]

@@ -1,45 +1,116 @@
-"""The backbones there are. `load` finds one by name; nothing heavy is imported before one is used."""
+"""The backbones there are. `load` finds one by name; nothing heavy is imported before one is used.
+
+Built in are minilm (texts), words (texts, no network), colours (pictures, no network) and fake (for tests). A remote one
+is named by its address, "remote:https://...#model"; every other name is that of an installed folder.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbone import Backbone
+from headstart.backbone import Backbone, Contents, cache_folder
 from headstart.errors import InputError, NotFound, near
 
-NAMES = ("fake", "minilm")
+BUILT_IN = ("colours", "fake", "minilm", "words")
+REMOTE = "remote:"
+INDEX = "backbone.json"  # what makes a folder a backbone
+USUAL = {"text": "minilm"}  # the base of a modality, where none is named
+NO_NETWORK = {"text": "words", "image": "colours"}
 ENOUGH = 0.97  # int8 must keep this share of what distinguishes the user's texts
 SAMPLE = 64
 
-Encode = Callable[[Backbone, Sequence[str]], NDArray[np.float32]]
+Encode = Callable[[Backbone, Contents], NDArray[np.float32]]
 
 
-def load(name: str, *, precision: str | None = None, cut: str | None = None) -> Backbone:
-    """A backbone by name: "minilm" (float32 or int8; cut "6+max6", "6", ...) or "fake". Loads no weights.
+def folder() -> Path:
+    """Where installed backbones lie, a folder each."""
+    return cache_folder() / "backbones"
 
-    Raises NotFound for an unknown name, InputError for a precision or cut it does not have.
+
+def installed() -> list[str]:
+    """The names of the installed backbones, sorted."""
+    where = folder()
+    if not where.is_dir():
+        return []
+    return sorted(path.name for path in where.iterdir() if (path / INDEX).is_file() and not path.name.startswith("."))
+
+
+def load(name: str, *, precision: str | None = None, cut: str | None = None, carried: Path | None = None) -> Backbone:
+    """A backbone by name: built in, installed, remote, or carried in a model's folder. Loads no weights.
+
+    Raises NotFound for an unknown name, InputError for a precision or cut it does not have, ModelError for a folder that
+    is damaged.
     """
-    if name == "minilm":
+    if carried is None and name == "minilm":
         from headstart.backbones import minilm
 
         return minilm.MiniLM(precision or "float32", cut or minilm.CUT)
+    if carried is not None or (name not in BUILT_IN and not name.startswith(REMOTE)):
+        place = carried or folder() / name
+        if carried is None and (Path(name).name != name or not (place / INDEX).is_file()):
+            raise NotFound(
+                f"no backbone {name!r} is built in or installed.{near(name, [*BUILT_IN, *installed()])} "
+                "`headstart backbones` lists those there are and those that can be added."
+            )
+        from headstart.backbones import network
+
+        found: Backbone = network.Network.open(place, cut=cut)
+    else:
+        found = _without_network(name)
+        if cut is not None:
+            found = found.at(cut)
+    if precision not in (None, found.card.precision):
+        raise InputError(f"backbone {name!r} has only precision {found.card.precision}, not {precision}.")
+    return found
+
+
+def _without_network(name: str) -> Backbone:
+    """One that has no network here."""
+    if name == "words":
+        from headstart.backbones import words
+
+        return words.Words()
+    if name == "colours":
+        from headstart.backbones import colours
+
+        return colours.Colours()
     if name == "fake":
         from headstart.backbones import fake
 
-        if precision not in (None, "float32") or cut not in (None, "top"):
-            raise InputError(f"backbone 'fake' has only precision float32 and cut top, not {precision} and {cut}.")
         return fake.Fake()
-    raise NotFound(f"no backbone {name!r}.{near(name, NAMES)}")
+    from headstart.backbones import remote
+
+    return remote.named(name)
 
 
-def _encode(backbone: Backbone, contents: Sequence[str]) -> NDArray[np.float32]:
+def usual(modality: str) -> str:
+    """The base where the user names none: the built-in one, or the only installed one. Raises InputError."""
+    if modality in USUAL:
+        return USUAL[modality]
+    fitting = [name for name in installed() if load(name).card.modality == modality]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise InputError(
+            f"several base models for pictures are installed: {', '.join(fitting)}. Name one with --backbone, or let "
+            "`headstart select DATA` find the best."
+        )
+    raise InputError(
+        "no base model for pictures is installed. Add one, `headstart backbones add mobilenet-v2` or a file of your own "
+        f"(`headstart backbones` lists more); or use --backbone {NO_NETWORK[modality]}, which needs none."
+    )
+
+
+def _encode(backbone: Backbone, contents: Contents) -> NDArray[np.float32]:
     return backbone.encode(contents)
 
 
-def agreement(approximate: Backbone, exact: Backbone, contents: Sequence[str], *, encode: Encode = _encode) -> float:
+def agreement(approximate: Backbone, exact: Backbone, contents: Any, *, encode: Encode = _encode) -> float:
     """The share of what distinguishes the contents that the approximate backbone keeps, at most 1.
 
     1 - mean |a_i - e_i|^2 / mean |e_i - mean(e)|^2 over at most 64 contents spread evenly over those given: the
@@ -47,7 +118,7 @@ def agreement(approximate: Backbone, exact: Backbone, contents: Sequence[str], *
     contents)` may go through a feature cache. Where all contents are equal the mean cosine is given instead.
     """
     rows = np.unique(np.linspace(0, len(contents) - 1, min(SAMPLE, len(contents))).astype(int))
-    sample = [str(contents[i]) for i in rows.tolist()]  # an Arrow array gives scalars
+    sample = contents.take(rows).to_pylist() if hasattr(contents, "take") else [contents[i] for i in rows.tolist()]
     a, e = (encode(backbone, sample).astype(np.float64) for backbone in (approximate, exact))
     spread = ((e - e.mean(0)) ** 2).sum(1).mean()
     if spread < 1e-9:
@@ -56,7 +127,7 @@ def agreement(approximate: Backbone, exact: Backbone, contents: Sequence[str], *
 
 
 def choose_precision(
-    name: str, contents: Sequence[str], *, cut: str | None = None, encode: Encode = _encode
+    name: str, contents: Any, *, cut: str | None = None, encode: Encode = _encode
 ) -> tuple[Backbone, float | None, str]:
     """The backbone in int8 if that is good enough on these contents, else in float32.
 
@@ -64,7 +135,7 @@ def choose_precision(
     """
     exact = load(name, cut=cut)
     if name != "minilm" or len(contents) == 0:
-        return exact, None, f"{name} in float32."
+        return exact, None, f"base model {name}, cut {exact.card.cut}, {exact.card.precision}."
     quick = load(name, precision="int8", cut=cut)
     kept = agreement(quick, exact, contents, encode=encode)
     n = min(SAMPLE, len(contents))

@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbone import Card
+from headstart.backbone import Card, Portable, Tap
 from headstart.errors import InputError
 
 NAME = "fake"
@@ -48,7 +48,24 @@ class Fake:
     def card(self) -> Card:
         """What is known of it; reading it runs nothing."""
         digest = hashlib.sha256(b"headstart fake backbone 1").hexdigest()
-        return Card(NAME, "text", WIDTH, "Apache-2.0", "computed", digest, "float32", "top", digest)
+        return Card(
+            NAME, "text", WIDTH, "Apache-2.0", "computed", digest, "float32", "top", digest, (WIDTH,), None, 0, 0
+        )  # fmt: skip
+
+    @property
+    def taps(self) -> tuple[Tap, ...]:
+        """It cannot be cut."""
+        return ()
+
+    def at(self, cut: str) -> Fake:
+        """Itself. Raises InputError for another cut than "top"."""
+        if cut != "top":
+            raise InputError(f"backbone {NAME!r} has only the cut top, not {cut}.")
+        return self
+
+    def portable(self) -> Portable:
+        """Raises InputError: there is no network."""
+        raise InputError(f"backbone {NAME!r} hashes words; it has no network that could be given away.")
 
     def encode(self, contents: Sequence[str]) -> NDArray[np.float32]:
         """Features of n texts, (n, 64) float32 of unit length; a text without words is all zeros. Raises InputError."""

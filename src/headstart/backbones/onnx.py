@@ -7,7 +7,7 @@ and as many runs go on at once as there are cores: no core ever waits for anothe
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.errors import InputError, near
+
 BUDGET = 512  # tokens in one run: fewer and many more are both slower by 5 %
 SMALLEST = 128  # fewer tokens than this a run waste time
+PROVIDERS = {
+    "cuda": "CUDAExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "cpu": "CPUExecutionProvider",
+}  # where a graph is run, the first that is there
+SETTINGS = {"cuda": {"use_tf32": "0"}}  # tf32 has 10 bits of fraction: features would not be those of the CPU
 
 
 def cores() -> int:
@@ -24,23 +33,50 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def session(graph: bytes, folder: Path, made: Mapping[str, NDArray[np.generic]] | None = None) -> Any:
-    """An onnxruntime.InferenceSession of a graph whose weights are external.
+def providers() -> list[str]:
+    """Where graphs are run, by the short names of PROVIDERS: what ONNX Runtime has here, the best first, cpu the last.
+
+    $HEADSTART_PROVIDER chooses one of them. Raises InputError when it is not there.
+    """
+    import onnxruntime
+
+    there = set(onnxruntime.get_available_providers())
+    found = [name for name, full in PROVIDERS.items() if full in there]
+    chosen = os.environ.get("HEADSTART_PROVIDER", "").lower()
+    if not chosen:
+        return found
+    if chosen not in found:
+        what = "is not in the ONNX Runtime installed here" if chosen in PROVIDERS else "is not known"
+        raise InputError(f"HEADSTART_PROVIDER={chosen} {what}.{near(chosen, found)}")
+    return list(dict.fromkeys([chosen, "cpu"]))
+
+
+def session(
+    graph: bytes,
+    folder: Path | None,
+    made: Mapping[str, NDArray[np.generic]] | None = None,
+    *,
+    provider: str = "cpu",
+) -> Any:
+    """An onnxruntime.InferenceSession of a graph whose weights are inside it or external.
 
     Initialisers named in `made` are taken from there, the others from the files in `folder`, which ONNX Runtime maps
-    into memory. Names that the graph does not hold are left out (a cut graph has fewer).
+    into memory. Names that the graph does not hold are left out (a cut graph has fewer). `provider` is one of
+    `providers()`; what it cannot run is run on the CPU.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+    if folder is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     if made:
         names = [name for name in made if name.encode() in graph]
         values = [onnxruntime.OrtValue.ortvalue_from_numpy(made[name]) for name in names]
         options.add_external_initializers(names, values)
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    wanted = [(PROVIDERS[name], SETTINGS.get(name, {})) for name in dict.fromkeys([provider, "cpu"])]
+    return onnxruntime.InferenceSession(graph, options, providers=wanted)
 
 
 def pruned(graph: bytes, outputs: Sequence[str]) -> bytes:
@@ -74,8 +110,10 @@ def batches(lengths: NDArray[np.int64], parallel: int) -> list[NDArray[np.int64]
     return found
 
 
-def run(session: Any, outputs: Sequence[str], rows: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
-    """Run n rows of token numbers through a session, on all cores.
+def run(
+    session: Any, outputs: Sequence[str], rows: Sequence[Sequence[int]], *, alone: bool = False
+) -> list[NDArray[np.float32]]:
+    """Run n rows of token numbers through a session, on all cores; `alone`: every row in a run of its own.
 
     Returns for every output name an array (n, width) float32, in the order of the rows.
     """
@@ -89,13 +127,21 @@ def run(session: Any, outputs: Sequence[str], rows: Sequence[Sequence[int]]) -> 
         for result, value in zip(results, session.run(list(outputs), feed), strict=True):
             result[batch] = value
 
-    parallel = cores()
-    work = batches(np.array([len(row) for row in rows], np.int64), parallel)
-    if len(work) < 2 or parallel == 1:
-        for batch in work:
-            one(batch)
+    if alone:
+        work = [np.array([i]) for i in range(len(rows))]
     else:
-        with ThreadPoolExecutor(min(parallel, len(work))) as pool:
-            for _ in pool.map(one, work):
-                pass
+        work = batches(np.array([len(row) for row in rows], np.int64), cores())
+    spread(one, work)
     return results
+
+
+def spread(one: Callable[[Any], None], work: Sequence[Any]) -> None:
+    """Do pieces of work on all cores, a thread a core; the first exception is raised."""
+    parallel = min(cores(), len(work))
+    if parallel < 2:
+        for piece in work:
+            one(piece)
+        return
+    with ThreadPoolExecutor(parallel) as pool:
+        for _ in pool.map(one, work):
+            pass

@@ -12,6 +12,8 @@ from headstart.errors import DataError
 
 name = "text"
 
+PROBE = 200  # characters of a text that is kept in a model
+
 
 def canonical(contents: Sequence[object]) -> list[bytes]:
     """UTF-8 of n texts. Raises DataError with the row for what is no text, or holds half of a surrogate pair."""
@@ -26,3 +28,23 @@ def canonical(contents: Sequence[object]) -> list[bytes]:
                 f"half of a surrogate pair (U+{ord(text[error.start]):04X}) is not a character.", row=row
             ) from None
     return found
+
+
+def shown(content: object) -> str | None:
+    """None: a text is shown as it is."""
+    del content
+    return None
+
+
+def probe(content: object) -> str:
+    """The beginning of a text. Raises ValueError for what is none."""
+    if not isinstance(content, str):
+        raise ValueError(f"a {type(content).__name__} is not a text")
+    return content[:PROBE]
+
+
+def unprobe(kept: str) -> str:
+    """The text that `probe` kept. Raises ValueError for what is none."""
+    if not isinstance(kept, str):
+        raise ValueError(f"a {type(kept).__name__} is not a text")
+    return kept

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-from headstart.report import making, mistakes, quality, trust
-from headstart.report.words import SENTENCE, clean, moment, number, plain, plural, record, sequence, show
+from headstart.report import making, mistakes, quality, shrinking, trust
+from headstart.report.shell import document
+from headstart.report.words import SENTENCE, clean, kind, moment, number, plain, plural, record, sequence, show
 
-# Nothing is loaded, run, framed or sent; the style sheet is in the page.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
-ICON = (
-    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
-    "%3Crect width='16' height='16' rx='4' fill='%230072b2'/%3E"
-    "%3Cpath d='M4 11h8M4 8h5' stroke='%23fff' stroke-width='2' stroke-linecap='round'/%3E%3C/svg%3E"
-)
 SECTIONS = (  # anchor, its word in the contents, what writes it
     ("good", "How good", quality.how_good),
     ("curve-h", "More labels", quality.more_labels),
@@ -29,12 +21,13 @@ SECTIONS = (  # anchor, its word in the contents, what writes it
     ("thresholds", "Thresholds", trust.thresholds),
     ("data", "Data", making.data),
     ("made", "Making", making.made),
+    ("shrunk", "Shrinking", shrinking.shrunk),
     ("again", "Again", making.again),
 )
 TASKS = {
     "classification": "One label of many",
     "multilabel": "Several labels at once",
-    "regression": "A number for each text",
+    "regression": "A number for each {}",
 }
 
 
@@ -42,7 +35,8 @@ def render(facts: Mapping[str, Any]) -> str:
     """The report of a model as one self-contained HTML page.
 
     facts: what `fit` found, as in a model folder's facts.json. Pieces that are missing, null or of an unexpected shape
-    are left out; strings are escaped and shortened. No network, no script; the same facts give the same page.
+    are left out; strings are escaped and shortened; a picture that is not a small JPEG or PNG is left out too. No
+    network, no script; the same facts give the same page.
     """
     name = facts.get("name") or "model"
     parts = [(anchor, word, made) for anchor, word, make in SECTIONS if (made := make(facts))]
@@ -50,36 +44,20 @@ def render(facts: Mapping[str, Any]) -> str:
     nav = f'<nav aria-label="Contents"><ul>{contents}</ul></nav>' if len(parts) > 2 else ""
     body = "\n".join(made for _, _, made in parts)
     by = f" {show(facts['headstart'], 40)}" if facts.get("headstart") else ""
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta name="referrer" content="no-referrer">
-<title>{plain(name)} – Headstart report</title>
-<link rel="icon" href="{ICON}">
-<style>
-{_style()}</style>
-</head>
-<body>
-<header>{_title(facts, name)}{_verdict(facts)}{nav}</header>
-<main>
-{body}
-</main>
-<footer><p>Made by Headstart{by}. This page is complete in itself: it loads nothing and sends nothing.</p></footer>
-</body>
-</html>
-"""
+    return document(
+        f"{plain(name)} – Headstart report",
+        f"{_title(facts, name)}{_verdict(facts)}{nav}",
+        body,
+        f"Made by Headstart{by}. This page is complete in itself: it loads nothing and sends nothing.",
+    )
 
 
 def _title(facts: Mapping[str, Any], name: object) -> str:
-    labels, used = sequence(facts.get("labels")), number(record(facts.get("data")).get("used"))
+    called, labels, used = kind(facts), sequence(facts.get("labels")), number(record(facts.get("data")).get("used"))
     words = [
-        TASKS.get(clean(facts.get("task")), ""),
+        TASKS.get(clean(facts.get("task")), "").format(called.one),
         plural(len(labels), "label") if labels else "",
-        plural(used, "labelled row") if used is not None else "",
+        plural(used, f"labelled {called.row}") if used is not None else "",
         moment(facts["made"]) if facts.get("made") else "",
     ]
     line = " · ".join(word for word in words if word)
@@ -94,8 +72,3 @@ def _verdict(facts: Mapping[str, Any]) -> str:
         return ""
     more = "".join(f"<li>{sentence}</li>" for sentence in said[1:])
     return f'<p class="verdict">{said[0]}</p>' + (f'<ul class="more">{more}</ul>' if more else "")
-
-
-@cache
-def _style() -> str:
-    return Path(__file__).with_name("page.css").read_text(encoding="utf-8")

@@ -9,9 +9,11 @@ from headstart.report.pictures import Point, Strip, strips
 from headstart.report.prose import fold, p, section
 from headstart.report.words import (
     SENTENCE,
+    Kind,
     Record,
     count,
     figure,
+    kind,
     number,
     percent,
     plain,
@@ -41,13 +43,13 @@ class Figure:
 ACCURACY = Figure("accuracy", "low", "high", "accuracy")
 MACRO_F1 = Figure("macro_f1", "macro_f1_low", "macro_f1_high", "macro F1")
 MICRO_F1 = Figure("micro_f1", "micro_f1_low", "micro_f1_high", "micro F1")
-EXACT = Figure("accuracy", "low", "high", "rows with every label right")
+EXACT = Figure("accuracy", "low", "high", "{} with every label right")
 R2 = Figure("r2", "low", "high", "R²")
 
 # The figures of each task; the first is the one it is judged by.
 FIGURES = {"classification": (ACCURACY, MACRO_F1), "multilabel": (MICRO_F1, MACRO_F1, EXACT), "regression": (R2,)}
 MEANING = {
-    "classification": "<dfn>Accuracy</dfn> is the share of right answers on rows the model had not seen."
+    "classification": "<dfn>Accuracy</dfn> is the share of right answers on {} the model had not seen."
     " <dfn>Macro F1</dfn> is the average over labels of F1, so a rare label weighs as much as a common one.",
     "multilabel": "<dfn>F1</dfn> is one figure for two faults: labels given wrongly and labels missed; 100 % is"
     " neither. <dfn>Micro F1</dfn> counts every label given alike, <dfn>macro F1</dfn> is the average over labels, so a"
@@ -59,7 +61,7 @@ MEANING = {
 
 def how_good(facts: Record) -> str:
     """The headline figure with its interval and baseline, and every other overall figure below it."""
-    task = str(facts.get("task"))
+    task, called = str(facts.get("task")), kind(facts)
     figures = FIGURES.get(task, FIGURES["classification"])
     head = figures[0]
     test, estimate = record(facts.get("test")), record(facts.get("estimate"))
@@ -71,12 +73,12 @@ def how_good(facts: Record) -> str:
     interval = (
         f', 95 % interval <span class="range">{span(low, high)}</span>' if low is not None and high is not None else ""
     )
-    said = f"<strong>{percent(value)}</strong> {head.name} {_where(main, main is test)}{interval}"
+    said = f"<strong>{percent(value)}</strong> {head.name} {_where(main, main is test, called)}{interval}"
     body = p(said, kind="big") + f'<div class="hero">{pictures.gauge("main", value, low, high, base, head.name)}</div>'
     apart = record(test.get("apart"))  # without the rows that are in the training data as well
     rows = [
-        _row(source, each, word)
-        for source, word in ((test, "test file"), (apart, "unseen test rows"), (estimate, "estimate"))
+        _row(source, each, word, called)
+        for source, word in ((test, called.test), (apart, f"unseen test {called.rows}"), (estimate, "estimate"))
         for each in figures
         if not (source is main and each is head and number(record(main.get("at_half")).get(head.key)) is None)
     ]
@@ -85,16 +87,16 @@ def how_good(facts: Record) -> str:
         body += strips("Other overall figures", ("figure", "0 to 100 %", "value", "95 % interval"), shown)
     if any(row.second is not None for row in shown):
         body += p("The hollow mark is the same figure with every threshold at 0.5.", kind="small")
-    body += _errors(test, "test file") + _errors(estimate, "estimate")
-    how = p(MEANING.get(task, MEANING["classification"])) + p(
-        "The pale bar is the 95 % interval: with this many rows, the true figure may lie anywhere in it."
-        " More rows to judge on make it narrower.",
+    body += _errors(test, called.test) + _errors(estimate, "estimate")
+    how = p(MEANING.get(task, MEANING["classification"]).format(called.rows)) + p(
+        f"The pale bar is the 95 % interval: with this many {called.rows}, the true figure may lie anywhere in it."
+        f" More {called.rows} to judge on make it narrower.",
     )
     how += (
         p("The dashed line is what no model at all would reach, by always giving the commonest label.") if base else ""
     )
     how += (
-        p("<em>Estimate</em>: every row was answered by a model trained without it.")
+        p(f"<em>Estimate</em>: every {called.row} was answered by a model trained without it.")
         if main is test and estimate
         else ""
     )
@@ -105,10 +107,10 @@ def _values(source: Record, each: Figure) -> tuple[float | None, float | None, f
     return number(source.get(each.key)), number(source.get(each.low)), number(source.get(each.high))
 
 
-def _where(main: Record, is_test: bool) -> str:
+def _where(main: Record, is_test: bool, called: Kind) -> str:
     n = number(main.get("n"))
-    rows = f"{plural(n, 'row')} " if n is not None else "rows "
-    return f"on the {rows}of your test file" if is_test else f"estimated on {rows}held out in turn"
+    rows = plural(n, called.row) if n is not None else called.rows
+    return f"on the {rows} of your {called.test}" if is_test else f"estimated on {rows} held out in turn"
 
 
 def _baseline(facts: Record, main: Record) -> tuple[float, str] | None:
@@ -124,14 +126,15 @@ def _baseline(facts: Record, main: Record) -> tuple[float, str] | None:
     return n / total, f"always {plain(label, 16)}: {percent(n / total)}"
 
 
-def _row(source: Record, each: Figure, word: str) -> Strip:
+def _row(source: Record, each: Figure, word: str, called: Kind) -> Strip:
     value, low, high = _values(source, each)
+    name = each.name.format(called.rows)
     if value is None:
-        return Strip(each.name, None)
+        return Strip(name, None)
     interval = span(low, high) if low is not None and high is not None else ""
     half = number(record(source.get("at_half")).get(each.key))
-    tip = f"{each.name}, {word}: {percent(value)}{interval and ', interval ' + interval}"
-    return Strip(f"{each.name} <small>{word}</small>", value, low, high, half, (percent(value), interval), tip)
+    tip = f"{name}, {word}: {percent(value)}{interval and ', interval ' + interval}"
+    return Strip(f"{name} <small>{word}</small>", value, low, high, half, (percent(value), interval), tip)
 
 
 def _errors(source: Record, word: str) -> str:
@@ -176,7 +179,8 @@ def more_labels(facts: Record) -> str:
         between = f" (95 % interval {points(low)} to {points(high)})" if low is not None and high is not None else ""
         body += p(f"Twice the labels: <strong>{points(gain)} points</strong>{between}.", kind="small")
     body += fold("Which labels want more examples", _gains(records(given.get("per_class"))))
-    how = p("Each point is a model trained on a part of your labels and judged on rows it had not seen.") + p(
+    how = p(f"Each point is a model trained on a part of your labels and judged on {kind(facts).rows} it had not seen.")
+    how += p(
         "Still rising at the right: more labels help. Flat: mending wrong labels and mixed-up pairs helps more.",
         "The hollow mark is a projection, not a measurement." if doubled is not None else "",
     )
@@ -206,7 +210,7 @@ def _gains(rows: list[Record]) -> str:
 
 def by_label(facts: Record) -> str:
     """F1 of each label with its interval, the weakest first."""
-    rows = []
+    rows, called = [], kind(facts)
     for row in records(facts.get("per_class")):
         f1, low, high = (number(row.get(key)) for key in ("f1", "f1_low", "f1_high"))
         if f1 is None:
@@ -223,14 +227,14 @@ def by_label(facts: Record) -> str:
         rows.append((f1, Strip(show(row.get("label")), f1, low, high, None, cells, tip)))
     rows.sort(key=lambda pair: pair[0])
     shown, hidden = shorter([strip for _, strip in rows], FEW)
-    heads = ("label", "F1 and its interval", "F1", "rows", "95 % interval", "precision", "recall")
+    heads = ("label", "F1 and its interval", "F1", called.rows, "95 % interval", "precision", "recall")
     body = strips("Labels, weakest first", heads, shown) if shown else ""
     rest = strips("The other labels", heads, hidden) if hidden else ""
     body += fold(f"The other {plural(len(hidden), 'label')}", rest)
-    source = "on your test file" if facts.get("per_class_from") == "test" else "on rows held out in turn"
+    source = f"on your {called.test}" if facts.get("per_class_from") == "test" else f"on {called.rows} held out in turn"
     how = p(f"Weakest first, judged {source}.") + p(
-        "<dfn>Precision</dfn>: of the rows given this label, how many deserved it. <dfn>Recall</dfn>: of the rows that"
-        " deserve it, how many got it. <dfn>F1</dfn> is low when either is low.",
+        f"<dfn>Precision</dfn>: of the {called.rows} given this label, how many deserved it. <dfn>Recall</dfn>: of the"
+        f" {called.rows} that deserve it, how many got it. <dfn>F1</dfn> is low when either is low.",
     )
     return section("labels", "Label by label", how, body)
 
@@ -243,7 +247,7 @@ def against_true(facts: Record) -> str:
             pairs.append((true, predicted))
     body = pictures.scatter("scatter", pairs) if pairs else ""
     how = p(
-        "Each mark is one row the model had not seen. On the dashed line the prediction is exact;",
+        f"Each mark is one {kind(facts).row} the model had not seen. On the dashed line the prediction is exact;",
         "the distance up or down from it is the error.",
     )
     return section("scatter-h", "Predicted against true", how, body)

@@ -9,6 +9,7 @@ from headstart.report.words import (
     SENTENCE,
     Record,
     count,
+    kind,
     number,
     percent,
     plural,
@@ -21,9 +22,9 @@ from headstart.report.words import (
 
 FEW = 20  # labels shown before the rest folds
 METHODS = {
-    "temperature": "The scores were divided by one number (temperature), chosen on held-out rows.",
-    "isotonic": "The scores were mapped by a rising curve (isotonic regression), chosen on held-out rows.",
-    "platt": "The scores of each label were stretched and shifted by two numbers (Platt), chosen on held-out rows.",
+    "temperature": "The scores were divided by one number (temperature), chosen on held-out {}.",
+    "isotonic": "The scores were mapped by a rising curve (isotonic regression), chosen on held-out {}.",
+    "platt": "The scores of each label were stretched and shifted by two numbers (Platt), chosen on held-out {}.",
     "none": "The scores were left as they are: no adjustment made them better.",
 }
 
@@ -56,8 +57,11 @@ def probabilities(facts: Record) -> str:
         "<dfn>ECE</dfn>, the expected calibration error, is the average distance from the line, in percentage points."
     )
     if noise is not None:
-        how += p("So few rows scatter even if every probability is exact: that is the part that comes by chance alone.")
-    how += p(METHODS[method]) if isinstance(method, str) and method in METHODS else ""
+        how += p(
+            f"So few {kind(facts).rows} scatter even if every probability is exact:",
+            "that is the part that comes by chance alone.",
+        )
+    how += p(METHODS[method].format(kind(facts).rows)) if isinstance(method, str) and method in METHODS else ""
     return section("trust", "Can its probabilities be trusted?", how, body)
 
 
@@ -81,7 +85,7 @@ def unknown(facts: Record) -> str:
             left_out.append((share, Strip(show(row.get("label")), share, cells=cells)))
     left_out.sort(key=lambda pair: pair[0])
     if left_out:
-        heads = ("label left out", "caught", "value", "rows")
+        heads = ("label left out", "caught", "value", kind(facts).rows)
         body += fold("Each label left out in turn", strips("Caught", heads, [strip for _, strip in left_out]))
     how = p("Input unlike everything in your data is answered with “unknown” instead of a guess.")
     how += p(
@@ -93,20 +97,22 @@ def unknown(facts: Record) -> str:
 
 def thresholds(facts: Record) -> str:
     """Several labels: the probability from which each label is given."""
-    rows = []
+    rows, called = [], kind(facts)
     for row in records(facts.get("thresholds")):
         value, n = number(row.get("threshold")), number(row.get("n"))
         if value is not None:
             rows.append(Strip(show(row.get("label")), value, cells=(f"{value:.2f}", count(n) if n is not None else "")))
     shown, hidden = shorter(rows, FEW)
     along = pictures.Axis(0.0, 1.0, [(0, "0"), (0.5, "0.5"), (1, "1")])
-    heads = ("label", "given from", "threshold", "rows")
+    heads = ("label", "given from", "threshold", called.rows)
     body = strips("Thresholds", heads, shown, along, line=0.5) if shown else ""
     rest = strips("The other thresholds", heads, hidden, along, line=0.5) if hidden else ""
     body += fold(f"The other {plural(len(hidden), 'label')}", rest)
     how = p(
-        "A row gets every label whose probability reaches that label's threshold,",
-        "chosen on held-out rows for the best F1.",
+        f"A {called.row} gets every label whose probability reaches that label's threshold,",
+        f"chosen on held-out {called.rows} for the best F1.",
     )
-    how += p("A label with few rows keeps a threshold near the common one, so that it is not tuned to chance.")
+    how += p(
+        f"A label with few {called.rows} keeps a threshold near the common one, so that it is not tuned to chance."
+    )
     return section("thresholds", "When a label is given", how, body)

@@ -6,8 +6,10 @@ through `number`: what is missing, null, not finite or of another type is None, 
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
 from typing import Any, TypeVar
@@ -22,8 +24,31 @@ _MARKS = 4  # combining marks kept on one letter; more is decoration that covers
 # Hebrew, Persian and emoji need (U+200C to U+200F, U+061C) stay.
 _NAMED = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff\u2060\u200b\u00ad")
 
+_URI = re.compile(r"data:image/(?:jpeg|png);base64,[A-Za-z0-9+/]+={0,2}")
+_URI_LENGTH = 40_000  # characters; a picture of 96 pixels needs about 4,000
+
 Record = Mapping[str, Any]
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the contents of a modality are called."""
+
+    one: str
+    many: str
+    row: str  # an example of it, in a file or a folder
+    rows: str
+    test: str  # where the rows come from that are used once, for the report
+
+
+TEXTS = Kind("text", "texts", "row", "rows", "test file")
+PICTURES = Kind("picture", "pictures", "picture", "pictures", "test set")
+
+
+def kind(facts: Record) -> Kind:
+    """What the contents of these facts are called; of models older than pictures, and of anything else, texts."""
+    return PICTURES if facts.get("modality") == "image" else TEXTS
 
 
 def number(value: object) -> float | None:
@@ -51,6 +76,13 @@ def sequence(value: object) -> Sequence[Any]:
 def shorter(rows: Sequence[T], most: int) -> tuple[Sequence[T], Sequence[T]]:
     """What of a list is shown and what is folded away; a fold of a few is not worth its line."""
     return (rows, []) if len(rows) <= most + most // 5 + 1 else (rows[:most], rows[most:])
+
+
+def thumbnail(value: object) -> str | None:
+    """A picture as the data URI of a small JPEG or PNG, safe in an attribute; None for anything else."""
+    if not isinstance(value, str) or len(value) > _URI_LENGTH:
+        return None
+    return value if _URI.fullmatch(value) else None
 
 
 def clean(value: object, most: int = LABEL) -> str:
@@ -126,6 +158,20 @@ def seconds(value: float) -> str:
     if value < 9.95:
         return f"{value:.{2 if value < 1 else 1}f}{THIN}s"
     return f"{value:.0f}{THIN}s" if value < 600 else f"{value / 60:.0f}{THIN}min"
+
+
+def size(value: float) -> str:
+    """Bytes: '640 bytes', '12.3 kB', '4.12 MB', '1,204 MB'."""
+    if value < 1e3:
+        return f"{value:.0f} bytes"
+    power, unit = (1e3, "kB") if value < 1e6 else (1e6, "MB")
+    amount = value / power
+    return f"{amount:,.{2 if amount < 9.995 else 1 if amount < 99.95 else 0}f}{THIN}{unit}"
+
+
+def milliseconds(value: float) -> str:
+    """A short duration, in milliseconds: '0.042 ms', '3.1 ms', '27 ms', '1,204 ms'."""
+    return f"{value:,.{0 if value >= 9.95 else 1}f}{THIN}ms" if value >= 0.95 else f"{value:.2g}{THIN}ms"
 
 
 def plural(value: float, one: str, many: str | None = None) -> str:

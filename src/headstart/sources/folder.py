@@ -1,107 +1,109 @@
-"""A folder with a subfolder of .txt files per class; above those may be folders named train, test and so on."""
+"""A folder with a subfolder of pictures or .txt files per class; above those may be folders named train, test and so on.
+
+The content of a file decides what it is. Links out of the folder are refused; pipes, sockets and devices never opened.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
 import pyarrow as pa
 
+from headstart import picturefile
 from headstart.batches import CELL_LIMIT
 from headstart.errors import DataError, InputError
 from headstart.rawfile import blocks, fingerprint, shown
-from headstart.source import Source
+from headstart.source import IMAGE_COLUMN, Source
+from headstart.sources import tree
+from headstart.sources.tree import Leaf, Row, printable
 from headstart.textfile import decode
 
-SPLITS = frozenset(("train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"))
 AT_ONCE = 1024  # files a batch
 _DATA = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".arrow", ".feather")
-_MUTE = ("SOURCE.txt", "README.txt", "LICENSE.txt")
-
-
-@dataclass(frozen=True)
-class _File:
-    path: Path
-    id: str  # its path in the folder
-    label: str | None
-    split: str | None
 
 
 def read(path: Path, encoding: str | None = None) -> Source:
-    """A source of a folder of texts. Raises DataError when there are none, or a link leads out of the folder."""
+    """A source of a folder of files. Raises DataError when there are none, or a link leads out of the folder."""
     name = shown(path.name or str(path))
-    skipped: list[str] = []
-    tops = _folders(path, path, skipped)
-    splits = bool(tops) and all(top.name.lower() in SPLITS for top in tops)
-    files = []
-    for top in tops:
-        for folder in _folders(top, path, skipped) if splits else [top]:
-            label, split = _label(folder, name), top.name.lower() if splits else None
-            files += [_File(f, _id(f, path), label, split) for f in _texts(folder, path, skipped)]
-            skipped += [_id(f, path) + "/" for f in _folders(folder, path, [])]
-    if not files:  # no classes: texts without labels
-        files = [_File(f, _id(f, path), None, None) for f in _texts(path, path, []) if f.name not in _MUTE]
-    if not files:
-        raise DataError("this folder holds no .txt files in subfolders.", file=name, todo=_hint(path))
-    labelled = files[0].label is not None
-    columns = ("text", *(("label",) if labelled else ()), "id", *(("split",) if splits else ()))
-    notes = [f"{len(files):,} .txt files" + (f" in {len({f.label for f in files}):,} folders" if labelled else "")]
-    if skipped:
-        notes.append(
-            f"{len(skipped):,} other things in the folder are not read: "
-            + ", ".join(shown(s) for s in skipped[:5])
-            + ", ..." * (len(skipped) > 5)
+    layout = tree.arrange(_walk(path), name)
+    if layout is None:
+        raise DataError("this folder holds no .txt files or pictures in subfolders.", file=name, todo=_hint(path))
+    rows, notes = layout.rows, list(layout.notes)
+    beside = ("label",) * layout.labelled
+    split = ("split",) * layout.splits
+    if layout.modality == "image":
+        tables = [e.name for e in _entries(path) if e.name.lower().endswith(_DATA)] if not layout.labelled else []
+        if tables:
+            notes.append(f"the pictures have no labels; if {shown(tables[0])} has them, give that file instead")
+        columns: tuple[str, ...] = (IMAGE_COLUMN, *beside, *split)
+        odd = {row.id: row.path for row in rows if row.id != row.path}  # names that are not UTF-8
+        return Source(
+            name=name,
+            columns=columns,
+            batches=lambda: names(rows, columns),
+            digest=lambda: None,
+            rows=len(rows),
+            notes=notes,
+            load=lambda file: picturefile.read(path / odd.get(file, file)),
+            modality="image",
         )
+    columns = ("text", *beside, "id", *split)
 
     @cache
     def digest() -> str:
         sha = hashlib.sha256()
-        for file in files:
-            sha.update(f"{file.id}\0{fingerprint(file.path)}\n".encode())
+        for row in rows:
+            sha.update(f"{row.id}\0{fingerprint(path / row.path)}\n".encode())
         return sha.hexdigest()
 
     return Source(
         name=name,
         columns=columns,
-        batches=lambda: _batches(files, columns, encoding, notes),
+        batches=lambda: _batches(path, rows, columns, encoding, notes),
         digest=digest,
-        rows=len(files),
+        rows=len(rows),
         notes=notes,
     )
 
 
+def names(rows: Sequence[Row], columns: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
+    """Batches of pictures' paths (undecodable bytes are written out), labels and splits."""
+    for start in range(0, len(rows), AT_ONCE):
+        part = rows[start : start + AT_ONCE]
+        cells = {IMAGE_COLUMN: [r.id for r in part], "label": [r.label for r in part], "split": [r.split for r in part]}
+        yield pa.RecordBatch.from_arrays([pa.array(cells[c], pa.large_string()) for c in columns], names=list(columns))
+
+
 def _batches(
-    files: list[_File], columns: tuple[str, ...], encoding: str | None, notes: list[str]
+    root: Path, rows: Sequence[Row], columns: tuple[str, ...], encoding: str | None, notes: list[str]
 ) -> Iterator[pa.RecordBatch]:
     said: dict[str, list[str]] = {}
-    for start in range(0, len(files), AT_ONCE):
-        part = files[start : start + AT_ONCE]
+    for start in range(0, len(rows), AT_ONCE):
+        part = rows[start : start + AT_ONCE]
         cells: dict[str, list[str | None]] = {"text": []}
-        for row, file in enumerate(part, start + 1):
-            text, remarks = _text(file, row, encoding)
+        for number, row in enumerate(part, start + 1):
+            text, remarks = _text(root / row.path, row.id, number, encoding)
             cells["text"].append(text)
             for remark in remarks:
-                said.setdefault(remark.split(":")[0], []).append(file.id)
-        cells |= {"label": [f.label for f in part], "id": [f.id for f in part], "split": [f.split for f in part]}
+                said.setdefault(remark.split(":")[0], []).append(row.id)
+        cells |= {"label": [r.label for r in part], "id": [r.id for r in part], "split": [r.split for r in part]}
         yield pa.RecordBatch.from_arrays([pa.array(cells[c], pa.large_string()) for c in columns], names=list(columns))
     notes += [f"{len(ids):,} files {remark}, the first {shown(ids[0])}" for remark, ids in said.items()]
 
 
-def _text(file: _File, row: int, encoding: str | None) -> tuple[str, tuple[str, ...]]:
+def _text(path: Path, id: str, row: int, encoding: str | None) -> tuple[str, tuple[str, ...]]:
     size, parts = 0, []
-    for block in blocks(file.path):
+    for block in blocks(path):
         size += len(block)
         if size > CELL_LIMIT:
-            raise DataError(
-                f"a text of more than {CELL_LIMIT:,} bytes, which is the limit.", file=shown(file.id), row=row
-            )
+            raise DataError(f"a text of more than {CELL_LIMIT:,} bytes, which is the limit.", file=shown(id), row=row)
         parts.append(block)
-    return decode(b"".join(parts), shown(file.id), encoding)
+    return decode(b"".join(parts), shown(id), encoding)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -114,63 +116,60 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         ) from None
 
 
-def _folders(folder: Path, root: Path, skipped: list[str]) -> list[Path]:
-    """Subfolders in byte order of their names; links to folders and hidden folders are skipped."""
-    found = []
-    for entry in _entries(folder):
-        if entry.is_dir(follow_symlinks=False):
-            if not entry.name.startswith("."):
-                found.append(folder / entry.name)
-        elif not entry.name.endswith(".txt") or folder == root:
-            skipped.append(_id(folder / entry.name, root))
+def _walk(root: Path) -> list[Leaf]:
+    """Files two levels deep, or three below folders of splits, in byte order; what lies deeper is a leaf with a slash."""
+    tops = [e.name for e in _entries(root) if e.is_dir(follow_symlinks=False) and not e.name.startswith(".")]
+    depth = 3 if tree.are_splits(set(tops)) else 2
+    real = root.resolve()
+    found: list[Leaf] = []
+
+    def enter(folder: Path, level: int) -> None:
+        for entry in _entries(folder):
+            path = folder / entry.name
+            at = path.relative_to(root).as_posix()
+            if entry.is_dir(follow_symlinks=False):
+                if entry.name.startswith("."):
+                    continue
+                if level == depth:
+                    found.append(Leaf(at + "/"))
+                else:
+                    enter(path, level + 1)
+            else:
+                found.append(Leaf(at, _kind(entry, path, at, real)))
+
+    enter(root, 1)
     return found
 
 
-def _texts(folder: Path, root: Path, skipped: list[str]) -> list[Path]:
-    """The .txt files of a folder in byte order of their names. Pipes, sockets, devices and dead links are skipped."""
-    found = []
-    for entry in _entries(folder):
-        path = folder / entry.name
-        if not entry.name.lower().endswith(".txt"):
-            if not entry.is_dir(follow_symlinks=False):
-                skipped.append(_id(path, root))
-            continue
-        try:
-            real = path.resolve(strict=True)
-            mode = real.stat().st_mode
-        except (OSError, RuntimeError):
-            skipped.append(_id(path, root))
-            continue
-        if entry.is_symlink() and not real.is_relative_to(root.resolve()):
-            raise DataError(
-                f"{shown(_id(path, root))} is a link to a file outside of the folder.",
-                file=shown(root.name),
-                todo="Copy the file into the folder, or remove the link.",
-            )
-        if stat.S_ISREG(mode):
-            found.append(path)
-        else:
-            skipped.append(_id(path, root))
-    return found
-
-
-def _id(path: Path, root: Path) -> str:
-    return os.fsencode(path.relative_to(root).as_posix()).decode("utf-8", "backslashreplace")
-
-
-def _label(folder: Path, name: str) -> str:
+def _kind(entry: os.DirEntry[str], path: Path, at: str, root: Path) -> str:
+    """What a file is; dead links, pipes, sockets and devices are nothing. Raises DataError for a link that leads out."""
     try:
-        return os.fsencode(folder.name).decode("utf-8")
-    except UnicodeDecodeError:
-        raise DataError(
-            f"the folder name {os.fsencode(folder.name)!r} is not UTF-8, so it is no label.",
-            file=name,
-            todo="Rename it.",
-        ) from None
+        if entry.is_symlink():
+            real = path.resolve(strict=True)
+            if not real.is_relative_to(root):
+                if tree.kind(at, None) == tree.OTHER or not real.is_file():
+                    return tree.OTHER
+                raise DataError(
+                    f"{shown(printable(at))} is a link to a file outside of the folder.",
+                    file=shown(root.name),
+                    todo="Copy the file into the folder, or remove the link.",
+                )
+            mode = real.stat().st_mode
+        else:
+            mode = entry.stat(follow_symlinks=False).st_mode
+    except (OSError, RuntimeError):
+        return tree.OTHER
+    if not stat.S_ISREG(mode):
+        return tree.OTHER
+    try:
+        head = picturefile.head(path)
+    except OSError:
+        head = None
+    return tree.kind(at, head)
 
 
 def _hint(path: Path) -> str:
     names = [entry.name for entry in _entries(path) if entry.name.lower().endswith(_DATA)]
     if names:
         return "Name one of the files in it: " + ", ".join(shown(n) for n in names[:5]) + ", ..." * (len(names) > 5)
-    return "Make a subfolder for each class and put one text into each file."
+    return "Make a subfolder for each class and put one text or picture into each file."

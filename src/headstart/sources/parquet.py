@@ -14,6 +14,7 @@ from headstart.rawfile import changed, fingerprint, shown, stamp
 from headstart.source import Source
 
 AT_ONCE = 1024  # rows; a dictionary page can make a small file of a huge table, so few are held
+BYTES = 64 << 20  # unpacked, as the file says, of the rows held; pictures are large
 
 
 def read(path: Path) -> Source:
@@ -35,7 +36,9 @@ def _batches(path: Path, name: str) -> Iterator[pa.RecordBatch]:
     before = stamp(path)
     with arrow_faults(name), pq.ParquetFile(str(path)) as file:
         metadata = file.schema_arrow.metadata
-        for batch in file.iter_batches(batch_size=AT_ONCE):
+        size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
+        rows = max(1, min(AT_ONCE, BYTES * max(1, file.metadata.num_rows) // max(1, size)))
+        for batch in file.iter_batches(batch_size=rows):
             batch.validate(full=True)
             yield batch.replace_schema_metadata(metadata)
     if stamp(path) != before:

@@ -1,0 +1,203 @@
+"""backbones and select: the base models there are, and which one suits the data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from headstart.cli.app import Encoding, Image, Json, Label, Names, Text, app
+from headstart.terminal import Progress, console, percent, plain, print_json, say
+
+group = typer.Typer(no_args_is_help=False, rich_markup_mode="markdown")
+app.add_typer(group, name="backbones")
+
+
+@group.callback(
+    invoke_without_command=True,
+    epilog="Examples:\n\n`headstart backbones`\n\n`headstart backbones add mobilenet-v2`\n\n"
+    "`headstart backbones add hf:owner/name@revision`\n\n`headstart backbones add ./model.onnx --card card.toml`",
+)
+def backbones(
+    context: typer.Context,
+    measure: Annotated[bool, typer.Option("--measure", help="Time those that are here, on this machine.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List the base models that are here and that can be added."""
+    if context.invoked_subcommand is not None:
+        return
+    from headstart import api
+    from headstart import bases as home
+
+    if measure:
+        home.measure()
+    found = api.bases()
+    if as_json:
+        print_json(found)
+        return
+    _table("Here", [*found["built_in"], *found["installed"]], ("speed",))
+    rest = [row for row in found["catalogue"] if not row["installed"]]
+    if rest:
+        say()
+        _table("Can be added: headstart backbones add NAME", rest, ("about",))
+        if any(row["unverified"] for row in rest):
+            say("[dim]? : could not be verified from a document; --json says which and where the others were read[/]")
+
+
+def _table(title: str, rows: list[dict[str, Any]], more: tuple[str, ...]) -> None:
+    """Base models, a line each."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
+    for column in ("name", "reads", "width", "blocks", "parameters", "MB", "licence", "source", *more):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        if "fault" in row:
+            table.add_row(plain(row["name"]), f"[red]{plain(row['fault'])}[/]")
+            continue
+        unsure = set(row.get("unverified", ()))
+
+        def cell(key: str, text: str, unsure: set[str] = unsure) -> str:
+            return plain(text) + (" ?" if key in unsure else "")
+
+        source = str(row["source"]) + (f"@{row['revision'][:8]}" if row.get("revision") else "")
+        speed = row.get("speed")
+        table.add_row(
+            plain(row["name"]), {"text": "texts", "image": "pictures"}[row["modality"]], cell("width", _whole(row["width"])),
+            cell("depth", _whole(row["depth"])), cell("parameters", _millions(row["parameters"])),
+            cell("size", "" if row["size"] is None else f"{row['size'] / 1e6:,.0f}"), cell("licence", row["licence"]),
+            cell("source", source),
+            *({"speed": "" if speed is None else f"{speed:,.0f}/s", "about": plain(row.get("about", ""))}[m] for m in more),
+        )  # fmt: skip
+    console().print(table)
+
+
+def _whole(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
+
+
+def _millions(value: int | None) -> str:
+    return "" if not value else f"{value / 1e6:,.1f} M"
+
+
+@group.command(
+    epilog="Examples:\n\n`headstart backbones add bge-small-en`\n\n`headstart backbones add ./folder --name mine`\n\n"
+    "`headstart backbones add extractor.onnx --card extractor.toml --licence Apache-2.0`"
+)
+def add(
+    source: Annotated[
+        str, typer.Argument(help="A name of the catalogue, hf:owner/name[@revision], a folder, or an .onnx file.")
+    ],
+    name: Annotated[str | None, typer.Option(help="What to call it.", show_default="from the source")] = None,
+    card: Annotated[
+        Path | None, typer.Option(help="A TOML file with what the source does not say (docs/backbones.md).")
+    ] = None,
+    licence: Annotated[str | None, typer.Option(help="Its licence, where the source does not say.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Install a base model: its files are checked, its graph is read, its places to cut are found. Nothing is executed."""
+    from headstart import api
+
+    with Progress(quiet=as_json) as progress:
+        facts = api.add_base(
+            source, name=name, card=None if card is None else str(card), licence=licence, progress=progress
+        )  # fmt: skip
+    if as_json:
+        print_json(facts)
+        return
+    done = "is here already" if facts.get("already") else "added"
+    say(
+        f"[bold]{plain(facts['name'])}[/] {done}: reads {'texts' if facts['modality'] == 'text' else 'pictures'}, "
+        f"{facts['width']:,} wide, {len(facts['taps'])} places to cut, {facts['size'] / 1e6:,.1f} MB, licence "
+        f"{plain(facts['licence'])} ({facts['seconds']:.1f} s)"
+    )
+    for note in facts["notes"]:
+        say(f"  [dim]{plain(note)}[/]")
+    say(f"Next:   headstart fit DATA --backbone {plain(facts['name'])}")
+
+
+@group.command()
+def rm(
+    name: Annotated[str, typer.Argument(help="An installed base model.")],
+    as_json: Json = False,
+) -> None:
+    """Remove an installed base model; models made on it can then no longer predict."""
+    from headstart import api
+
+    facts = api.remove_base(name)
+    if as_json:
+        print_json(facts)
+    else:
+        say(f"removed {plain(name)} ({facts['size'] / 1e6:,.1f} MB)")
+
+
+@app.command(
+    epilog="Examples:\n\n`headstart select tickets.csv`\n\n"
+    "`headstart select PHOTOS/ --licence commercial --max-size 20 --max-latency 30`"
+)
+def select(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="Labelled examples, as for fit.")],
+    backbone: Annotated[
+        list[str] | None, typer.Option("--backbone", help="Try this one; may be given several times.", show_default="all")
+    ] = None,
+    licence: Annotated[str, typer.Option(help="any, commercial, or a list such as 'MIT,Apache-2.0'.")] = "any",
+    max_size: Annotated[float | None, typer.Option(help="Megabytes of the base below its cut.")] = None,
+    max_latency: Annotated[float | None, typer.Option(help="Milliseconds an example, measured here.")] = None,
+    budget: Annotated[float | None, typer.Option(help="Seconds the choice may take, about.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the table and its picture as a page.")] = None,
+    text: Text = None,
+    image: Image = None,
+    label: Label = None,
+    names: Names = None,
+    encoding: Encoding = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Find the base model, and where to cut it, that suits the data, the licence and the machine."""
+    from headstart import api
+
+    with Progress(quiet=as_json) as progress:
+        found = api.select(
+            data, backbones=backbone, licence=licence, max_size=max_size, max_latency=max_latency, budget=budget, text=text,
+            image=image, label=label, names=names, encoding=encoding, seed=seed,
+            say=lambda line: None if as_json else say(f"  [dim]{plain(line)}[/]"), progress=progress,
+        )  # fmt: skip
+    if html is not None:
+        api.choice_page(found, html)
+    if as_json:
+        print_json(found)
+        return
+    _choices(found)
+    best = found["recommended"]
+    say()
+    say(f"[bold]{plain(best['why'])}[/]")
+    for warning in found["warnings"]:
+        say(f"  [yellow]{plain(warning)}[/]")
+    for one in found["excluded"]:
+        say(f"  [dim]not tried: {plain(one['backbone'])}: {plain(one['why'])}[/]")
+    if found["not_installed"]:
+        say(f"  [dim]not installed: {plain(', '.join(found['not_installed']))}[/]")
+    if html is not None:
+        say(f"Picture: {plain(html)}")
+    cut = "" if best["simple"] else f" --cut {best['cut']}"
+    say(f"Next:   headstart fit {plain(data)} --backbone {plain(best['backbone'])}{plain(cut)}  ({found['seconds']:.1f} s)")
+
+
+def _choices(found: dict[str, Any]) -> None:
+    """The candidates as a table, the best first."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    figure = {"regression": "R²", "multilabel": "F1 a row"}.get(found["task"], "accuracy")
+    for column in ("base", "cut", figure, "95 % interval", "examples", "MB", "ms", "distance", "licence"):
+        table.add_column(column, overflow="fold")
+    for row in found["candidates"]:
+        chosen = (row["backbone"], row["cut"]) == (found["recommended"]["backbone"], found["recommended"]["cut"])
+        cells = (
+            plain(row["backbone"]), plain(row["cut"]), percent(row["accuracy"]),
+            f"{percent(row['low'])} to {percent(row['high'])}", f"{row['n']:,}", f"{row['mb']:,.1f}",
+            f"{row['ms']:.2f}" + ("" if row["measured"] else " about"), row["distance"], plain(row["licence"]),
+        )  # fmt: skip
+        table.add_row(*cells, style="bold" if chosen else None)
+    console().print(table)

@@ -1,0 +1,45 @@
+"""How far the user's examples are from what a base model knows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart import distance
+from headstart.backbone import Backbone
+from headstart.dataset import Dataset
+from headstart.folds import tied
+from headstart.head import CLASSIFICATION
+
+LOOKED_AT = 1_000  # texts whose tokens are counted
+LONGEST = 2_000  # characters of each
+_WORD = re.compile(r"\S+")
+
+
+def far(base: Backbone, rows: Dataset, features: Mapping[str, NDArray[np.float32]]) -> tuple[str, str]:
+    """(level, sentence) of labelled rows (n) with their features (n, d) at some cuts of the base, the deepest last.
+
+    The level is near, far or too far.
+    """
+    groups = tied(*(() if rows.group is None else (rows.group,)), keys=rows.keys)
+    agreement = None
+    if rows.task == CLASSIFICATION:
+        agreement = {cut: distance.neighbour_agreement(X, rows.y, groups=groups) for cut, X in features.items()}
+    rank, _ = distance.effective_rank(list(features.values())[-1])
+    found = distance.verdict(
+        agreement, rank, _fragments(base, rows), modality=rows.modality, name=base.card.name
+    )  # fmt: skip
+    return found.level, found.sentence
+
+
+def _fragments(base: Backbone, rows: Dataset) -> distance.Fragments | None:
+    """How finely the base's tokeniser breaks the texts up; None for pictures and for bases without one."""
+    counted = getattr(base, "counted", None)
+    if rows.modality != "text" or counted is None:
+        return None
+    texts = [text[:LONGEST] for text in rows.texts(np.arange(min(len(rows), LOOKED_AT)))]
+    tokens, unknown = counted(texts)
+    return distance.fragments(tokens, [len(_WORD.findall(text)) for text in texts], unknown)

@@ -1,0 +1,145 @@
+"""From gathered rows to a saved model: embed, learn and prove, keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart import backbones, classnames, proof, saved
+from headstart.backbone import Backbone
+from headstart.dataset import Dataset
+from headstart.embedding import SKIP, readable
+from headstart.errors import InputError
+from headstart.features import embed
+from headstart.keeping import Clock, backbone_facts, keep, origin
+from headstart.model import Model
+from headstart.rowcache import Cache
+
+MOST_VIEWED = 5_000  # pictures that are embedded a second time, mirrored
+
+Progress = Callable[[str, int, int | None], None]
+
+
+def supervised(
+    name: str,
+    train: Dataset,
+    held: Dataset | None,
+    pool: Dataset | None,
+    given: Mapping[str, str],
+    base: Backbone,
+    clock: Clock,
+    *,
+    agreement: float | None = None,
+    said: Sequence[str] = (),
+    head: str = "auto",
+    views: bool = True,
+    broken: str = SKIP,
+    balanced: bool = False,
+    refuse: float = 0.05,
+    seed: int = 0,
+    keep_examples: bool = True,
+    project: Path,
+    progress: Progress,
+    more: Mapping[str, Any] | None = None,
+    carried: Path | None = None,
+) -> Model:
+    """Learn from labelled rows and save the model.
+
+    given: what label names mean. agreement: of int8 with float32 features; said: what to note of the backbone. more:
+    further facts. carried: the folder of a backbone of the model's own. Raises as `api.fit` does.
+    """
+    with clock("embed"):
+        train, X = readable(train, base, broken=broken, progress=partial(progress, "embedding"))
+        held_X = pool_X = None
+        if held is not None:
+            held, held_X = readable(held, base, broken=broken, progress=partial(progress, "embedding the test"))
+        if pool is not None:
+            pool, pool_X = readable(pool, base, broken=broken, progress=partial(progress, "embedding the unlabelled"))
+        second = _views(train, base, progress) if views else None
+        named = _names(train, given, base)
+    learned = proof.learn(
+        train,
+        X,
+        pool=pool_X,
+        names=named,
+        views=second,
+        held=None if held is None or held_X is None else (held, held_X),
+        head=head,
+        balanced=balanced,
+        refuse=refuse,
+        seed=seed,
+        clock=clock,
+    )
+    about = {**backbone_facts(base), "agreement": agreement, "carried": carried is not None}
+    facts = {**learned.facts, **origin(name, seed), "backbone": about, **(more or {})}
+    facts["data"]["notes"] = [*facts["data"]["notes"], *said]
+    spread = np.sort(np.random.default_rng(seed).permutation(len(train))[: max(saved.PROBE_COUNT.values())])
+    return keep(
+        name, learned, facts, base, train if keep_examples else None, project, clock, probes=train.raw(spread), X=X,
+        carried=carried,
+    )  # fmt: skip
+
+
+def backbone(
+    name: str, cut: str | None, precision: str, train: Dataset
+) -> tuple[Backbone, float | None, list[str]]:
+    """The backbone at the asked or the found precision, its agreement with float32, and what to say of it."""
+    if precision != "auto":
+        return backbones.load(name, precision=precision, cut=cut), None, []
+    where = Cache()
+    chosen, agreement, said = backbones.choose_precision(
+        name, train.contents, cut=cut, encode=lambda base, contents: embed(contents, base, where).values
+    )
+    return chosen, agreement, [said]
+
+
+def _views(train: Dataset, base: Backbone, progress: Progress) -> NDArray[np.float32] | None:
+    """(n, d) features of the pictures seen in a mirror; None for texts, for many pictures, or without a network."""
+    seen = getattr(base, "seen", None)
+    if train.modality != "image" or seen is None or len(train) > MOST_VIEWED:
+        return None
+    found = embed(
+        train.contents, seen("flip"), Cache(), keys=train.keys, progress=partial(progress, "embedding mirrored")
+    )  # fmt: skip
+    return found.values
+
+
+def _names(train: Dataset, given: Mapping[str, str], base: Backbone) -> NDArray[np.float32] | None:
+    """(c, d) features of what the label names mean, or None when they are codes or the backbone reads no texts."""
+    if train.modality != "text":
+        return None
+    meanings = classnames.meanings(train.labels, given) if train.labels else None
+    return None if meanings is None else embed(meanings, base, Cache()).values
+
+
+def zero_shot(
+    name: str,
+    given: Mapping[str, str],
+    pool: Dataset | None,
+    base: Backbone,
+    seed: int,
+    project: Path,
+    clock: Clock,
+) -> Model:
+    """A model from label names alone. Raises InputError for names that mean nothing, or for pictures."""
+    if base.card.modality != "text" or (pool is not None and pool.modality != "text"):
+        raise InputError("no picture has a label: a model of pictures needs labelled ones, a folder for each class, say.")
+    labels = tuple(sorted(given))
+    meanings = classnames.meanings(labels, given)
+    if meanings is None:
+        raise InputError(
+            "without examples the labels must mean something: use words, or describe them as in "
+            "--labels 'c1: about invoices; c2: about delivery'."
+        )
+    with clock("embed"):
+        named = embed(meanings, base, Cache()).values
+        texts = None if pool is None else readable(pool, base)[1]
+    learned = proof.from_names(labels, named, texts)
+    facts = {**learned.facts, **origin(name, seed), "backbone": {**backbone_facts(base), "agreement": None}}
+    probes = list(meanings) if pool is None else [*meanings, *pool.texts(np.arange(min(len(pool), 64)))]
+    return keep(name, learned, facts, base, None, project, clock, probes=probes)
