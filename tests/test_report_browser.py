@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 import example_facts
+import test_pareto
+from headstart import pareto
 from headstart.report import render
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -124,10 +126,12 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("reports")
     for name, facts in example_facts.ALL.items():
         (folder / f"{name}.html").write_text(render(facts()), encoding="utf-8")
+    (folder / "select.html").write_text(pareto.page(test_pareto.selection(40)), encoding="utf-8")
+    (folder / "alone.svg").write_text(pareto.picture(test_pareto.candidates(40), recommended=None), encoding="utf-8")
     return folder
 
 
-NAMES = list(example_facts.ALL)
+NAMES = [*example_facts.ALL, "select"]
 OPEN_ALL = "document.querySelectorAll('details').forEach(d => d.open = true)"
 
 
@@ -162,7 +166,7 @@ def test_the_page_never_scrolls_sideways(page: Page, reports: pathlib.Path, name
         page.value(OPEN_ALL)
 
 
-@pytest.mark.parametrize("name", ["eight", "many", "several", "regression"])
+@pytest.mark.parametrize("name", ["eight", "many", "several", "regression", "images"])
 def test_words_of_a_picture_do_not_touch(page: Page, reports: pathlib.Path, name: str) -> None:
     page.open(reports / f"{name}.html", width=360)
     touching = """[...document.querySelectorAll('svg')].flatMap(s => {
@@ -232,3 +236,67 @@ def test_pictures_have_names(page: Page, reports: pathlib.Path) -> None:
     assert all(len(name) > 40 for name in names)
     roles = {n["role"]["value"] for n in tree if "role" in n}
     assert {"banner", "main", "contentinfo", "navigation", "table", "rowheader", "columnheader"} <= roles
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_names_in_the_picture_of_a_choice_do_not_touch(page: Page, reports: pathlib.Path, dark: bool) -> None:
+    """Measured with the browser's own letters, at the size the picture has there; axis words too."""
+    page.open(reports / "select.html", dark=dark)
+    touching = """(() => {
+        const boxes = [...document.querySelectorAll('svg.pareto text')].map(t => [t.textContent, t.getBoundingClientRect()]);
+        return boxes.flatMap(([a, p], i) => boxes.slice(i + 1).filter(([b, q]) =>
+            p.left < q.right - 1 && q.left < p.right - 1 && p.top < q.bottom - 3 && q.top < p.bottom - 3
+        ).map(([b]) => a + ' | ' + b));
+    })()"""
+    assert page.value(touching) == []
+    outside = """(() => {
+        const frame = document.querySelector('svg.pareto').getBoundingClientRect();
+        return [...document.querySelectorAll('svg.pareto text')].filter(t => {
+            const r = t.getBoundingClientRect();
+            return r.left < frame.left - 1 || r.right > frame.right + 1 || r.top < frame.top || r.bottom > frame.bottom;
+        }).map(t => t.textContent);
+    })()"""
+    assert page.value(outside) == []
+    assert page.value("document.querySelectorAll('svg.pareto .label').length") > 5
+
+
+def test_the_picture_of_a_choice_is_drawn_in_the_page_s_colours(page: Page, reports: pathlib.Path) -> None:
+    colours = """[...document.querySelectorAll('svg.pareto .paper, svg.pareto .label, svg.pareto .dot')]
+        .map(e => getComputedStyle(e).fill).filter((c, i, all) => all.indexOf(c) === i)"""
+    ink = "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
+    seen = []
+    for dark in (False, True):
+        page.open(reports / "select.html", dark=dark)
+        assert set(page.value(ink)) <= set(page.value(colours))
+        seen.append(page.value(colours))
+    assert not set(seen[0]) & set(seen[1])
+
+
+def test_the_picture_of_a_choice_stands_by_itself(page: Page, reports: pathlib.Path) -> None:
+    page.open(reports / "alone.svg", dark=True)
+    assert page.value("document.documentElement.tagName") == "svg"
+    assert page.value("getComputedStyle(document.querySelector('.paper')).fill") == "rgb(21, 24, 27)"
+    assert page.value("document.documentElement.getBoundingClientRect().width") <= 820
+
+
+@pytest.mark.parametrize("width", [320, 1200])
+def test_thumbnails_are_drawn_and_named(page: Page, reports: pathlib.Path, width: int) -> None:
+    page.open(reports / "images.html", width=width)
+    page.value(OPEN_ALL)
+    broken = "[...document.images].filter(i => !i.complete || i.naturalWidth === 0 || i.getBoundingClientRect().width !== 96)"
+    assert page.value(f"{broken}.length") == 0
+    assert page.value("document.images.length") > 20
+    tree = page("Accessibility.getFullAXTree")["nodes"]
+    names = [n["name"]["value"] for n in tree if n.get("role", {}).get("value") == "image" and not n.get("ignored")]
+    assert sum("looks like" in name for name in names) == 11
+    assert sum("taken for" in name for name in names) == page.value("document.images.length") - 11
+
+
+def test_captions_stay_within_their_column(page: Page, reports: pathlib.Path) -> None:
+    """A long file name without a space breaks instead of running into its neighbour."""
+    page.open(reports / "images.html", width=320)
+    page.value(OPEN_ALL)
+    wider = "[...document.querySelectorAll('.thumbs li')].filter(e => e.scrollWidth > e.clientWidth + 1)"
+    assert page.value(f"{wider}.map(e => e.textContent)") == []
+    columns = "getComputedStyle(document.querySelector('.thumbs')).gridTemplateColumns.split(' ').length"
+    assert page.value(columns) == 2
