@@ -1,5 +1,6 @@
 """Small networks to compress: text transformers of random weights with trained tokenisers, and a picture network."""
 
+import functools
 import io
 import json
 
@@ -21,6 +22,7 @@ def texts(n: int, seed: int = 0) -> list[str]:
     return [" ".join(draw.choice(WORDS, draw.integers(1, 12))) for _ in range(n)]
 
 
+@functools.cache  # training breaks ties as it likes
 def tokeniser(kind: str) -> str:
     """A tokenizer.json trained on the texts and some others: WordPiece, Unigram, BPE or bytes."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -137,7 +139,7 @@ def picture_network() -> Portable:
 
     draw, values = np.random.default_rng(3), {}
     for name, shape in (("a", (16, 3, 3, 3)), ("b", (16, 1, 3, 3)), ("c", (24, 16, 1, 1))):
-        values[name] = draw.standard_normal(shape).astype(np.float32) / np.sqrt(np.prod(shape[1:]))
+        values[name] = (draw.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
     for name in ("gain", "var"):
         values[name] = draw.uniform(0.5, 2, 16).astype(np.float32)
     for name in ("shift", "mean"):

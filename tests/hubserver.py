@@ -38,6 +38,9 @@ class Hub:
         self.gated: dict[str, int] = {}  # repo -> 401 or 403
         self.token = "hf_right"
         self.ranges = True
+        self.body: bytes | None = None  # answered to everything
+        self.elsewhere: str | None = None  # where files lie: they are redirected to
+        self.tokens: list[str | None] = []  # that came with requests for files
         self.url = ""
 
     def put(self, repo: str, files: dict[str, bytes]) -> str:
@@ -86,7 +89,9 @@ class Answer(BaseHTTPRequestHandler):
         split = urlsplit(self.path)
         path, query = unquote(split.path), parse_qs(split.query)
         hub.requests.append((self.command, path, self.headers.get("range")))
-        if path == "/api/models":
+        if hub.body is not None:
+            self.send(200, hub.body, content_type="application/json")
+        elif path == "/api/models":
             owner = query.get("author", [""])[0]
             self.json([{"id": repo} for repo in hub.repos if repo.startswith(owner + "/")])
         elif path.startswith("/api/models/"):
@@ -109,6 +114,7 @@ class Answer(BaseHTTPRequestHandler):
 
     def file(self, repo: str, revision: str, name: str) -> None:
         hub = self.hub
+        hub.tokens.append(self.headers.get("authorization"))
         if repo in hub.gated and self.headers.get("authorization") != f"Bearer {hub.token}":
             self.send(hub.gated[repo], b"{}", X_Error_Code="GatedRepo", X_Error_Message="restricted")
             return
@@ -116,6 +122,9 @@ class Answer(BaseHTTPRequestHandler):
         content = hub.repos[repo][found].get(name) if found else None
         if found is None or content is None:
             self.send(404, b"{}", X_Error_Code="EntryNotFound")
+            return
+        if hub.elsewhere:
+            self.send(302, location=f"{hub.elsewhere}{self.path}")
             return
         content = hub.swapped.get(name, content)
         start, status = 0, 200

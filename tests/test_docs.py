@@ -25,6 +25,7 @@ def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp("docs")
     for name in ("tickets.csv", "test.csv", "new.csv"):
         shutil.copy(ROOT / "examples" / "tickets" / name, folder / name)
+    run([sys.executable, str(ROOT / "examples" / "shapes.py"), "shapes"], folder)
     run(["headstart", "fit", "tickets.csv"], folder)
     return folder
 
@@ -54,12 +55,19 @@ def test_every_command_and_flag_is_documented():
     from headstart.cli import app
 
     text = "\n".join(page.read_text("utf-8") for page in PAGES)
-    for name, command in typer.main.get_command(app).commands.items():
+    for name, command in commands(typer.main.get_command(app)):
         assert f"headstart {name}" in text or f"`{name}`" in text, name
         for parameter in command.params:
             for flag in parameter.opts:
                 if flag.startswith("--") and flag != "--help":
                     assert flag in text, f"{name} {flag}"
+
+
+def commands(group, before=""):
+    for name, command in group.commands.items():
+        yield before + name, command
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{before}{name} ")
 
 
 def test_links_between_pages_lead_somewhere():

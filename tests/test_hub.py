@@ -4,10 +4,10 @@ import hashlib
 import socket
 
 import pytest
-from hubserver import serving
 
 from headstart import hub
-from headstart.errors import InputError, ModelError, NotFound
+from headstart.errors import InputError, ModelError, NotFound, StorageError
+from hubserver import serving
 
 BIG = bytes(range(256)) * 4000  # 1 MB
 FILES = {"config.json": b'{"model_type": "bert"}', "onnx/model.onnx": BIG, "README.md": b"---\nlicense: mit\n---\n"}
@@ -34,7 +34,7 @@ def test_parse():
     assert hub.parse("hf:ann/small") == ("ann/small", None)
     assert hub.parse("hf:ann/small@v1.0") == ("ann/small", "v1.0")
     for bad in ("hf:small", "hf:../x", "hf:a/..", "hf:a/b@", "hf:a/b@../c", "hf:a/b/c", "hf:a b/c", "hf:http://x/y"):
-        with pytest.raises(InputError, match="hf:OWNER/NAME|revision"):
+        with pytest.raises(InputError, match=r"hf:OWNER/NAME|revision"):
             hub.parse(bad)
 
 
@@ -208,3 +208,32 @@ def test_nothing_is_told_but_what_is_asked(online, tmp_path):
         ("GET", "/api/models/ann/small"),
         ("GET", f"/ann/small/resolve/{online.main['ann/small']}/config.json"),
     ]
+
+
+def test_a_token_is_not_carried_to_another_host(online, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", online.token)
+    with serving() as other:
+        other.put("ann/small", FILES)
+        online.elsewhere = other.url
+        hub.fetch(hub.listing("ann/small"), "onnx/model.onnx", tmp_path / "m")
+    assert (tmp_path / "m").read_bytes() == BIG
+    assert online.tokens == [f"Bearer {online.token}"]
+    assert other.tokens == [None]
+
+
+def test_a_full_disk_is_said_before_the_download(online, tmp_path, monkeypatch):
+    import shutil
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**6, 10**6, 1000))
+    listed = hub.listing("ann/small")
+    online.requests.clear()
+    with pytest.raises(StorageError, match="has 1,024,000 bytes, and 1,000 are free"):
+        hub.fetch(listed, "onnx/model.onnx", tmp_path / "m")
+    assert online.requests == []
+
+
+def test_what_is_no_hub_is_said(online, tmp_path):
+    for body in (b"<html>welcome</html>", b"[]", b"{", b'{"sha": 1, "siblings": [1]}'):
+        online.body = body
+        with pytest.raises((InputError, ModelError), match=r"does not answer as the Hub does|names no commit"):
+            hub.listing("ann/small")

@@ -148,6 +148,19 @@ def test_the_picture_says_what_it_shows() -> None:
     assert not [c for c in dots.values() if c.get("class") == "ring"]
 
 
+def test_grey_is_off_the_front_and_known_to_be_worse() -> None:
+    rows = [
+        {"backbone": "quick", "ms": 1, "accuracy": 0.7, "tie": False},
+        {"backbone": "good", "ms": 5, "accuracy": 0.9, "tie": True},
+        {"backbone": "as good", "ms": 6, "accuracy": 0.89, "tie": True},
+        {"backbone": "worse", "ms": 7, "accuracy": 0.6, "tie": False},
+        {"backbone": "nobody knows", "ms": 8, "accuracy": 0.5},
+    ]
+    tree = ET.fromstring(picture(rows, recommended=None))
+    grey = {str(c.findtext(f"{SVG}title")): "pale" in str(c.get("class")) for c in tree.iter(f"{SVG}circle")}
+    assert [name for name, pale in sorted(grey.items()) if pale] == ["\u2068worse\u2069: 60.0\u202f%, 7.0\u202fms"]
+
+
 @pytest.mark.parametrize("rows", [[], [{}], [{"ms": 1}, {"accuracy": 1.0}], [{"ms": 0, "accuracy": 0.5}]])
 def test_without_figures_there_is_no_picture(rows: list[dict[str, Any]]) -> None:
     assert picture(rows, recommended=None) == ""

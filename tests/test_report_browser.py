@@ -286,6 +286,7 @@ def test_thumbnails_are_drawn_and_named(page: Page, reports: pathlib.Path, width
     broken = "[...document.images].filter(i => !i.complete || i.naturalWidth === 0 || i.getBoundingClientRect().width !== 96)"
     assert page.value(f"{broken}.length") == 0
     assert page.value("document.images.length") > 20
+    assert page.value("getComputedStyle(document.images[0]).objectFit") == "contain"
     tree = page("Accessibility.getFullAXTree")["nodes"]
     names = [n["name"]["value"] for n in tree if n.get("role", {}).get("value") == "image" and not n.get("ignored")]
     assert sum("looks like" in name for name in names) == 11

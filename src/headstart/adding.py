@@ -9,17 +9,19 @@ transformers (foreign.py) and compared. Nothing of a source is ever run, and pic
 from __future__ import annotations
 
 import re
+import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from headstart import backbones, cards, catalogue, hub, hubfolder, pins, speed, tokenisers
+from headstart import backbones, cards, catalogue, hub, hubfolder, pins, rowcache, speed, tokenisers
 from headstart.backbones import described
-from headstart.errors import InputError, ModelError, NotFound, StorageError, near
+from headstart.errors import HeadstartError, InputError, ModelError, NotFound, StorageError, near
 from headstart.storage import atomic_folder
 
 Progress = Callable[[str, int, int], None]  # what is done, how much of it, of how much (bytes)
@@ -59,22 +61,45 @@ def add(
     given = cards.read(Path(card)) if card is not None else cards.Card()
     if licence is not None:
         given = replace(given, licence=licence)
-    entry = None
-    if not source.startswith("hf:") and source in {one.name for one in catalogue.entries()}:
-        entry = catalogue.find(source)
+    base = source.partition("@")[0]
+    entry = next((one for one in catalogue.entries() if source == one.name or base == one.source), None)
+    if entry is not None:
         if not entry.source.startswith("hf:"):
             raise InputError(f"{source!r} is built in: there is nothing to add.")
-        given, source, name = entry.filled(given), entry.source, name or given.name or entry.name
-    if source.startswith("hf:"):
-        order, done = _from_hub(source, _named(name or given.name, source), given, progress), True
+        if source == entry.name:
+            name, source = name if name is not None else given.name or entry.name, entry.source
+        given = entry.filled(given)
+    chosen = name if name is not None else given.name
+    if not source.startswith("hf:"):
+        facts = _install(_from_disk(source, chosen, given), progress)
     else:
-        order, done = _from_disk(source, name or given.name, given), False
-    facts = _install(order, progress)
-    if done and order.revision and order.digests is not None:
-        base = source.partition("@")[0]
-        pins.pin(base, order.revision, order.digests, follow="@" not in source)
-        shutil.rmtree(order.folder)
+        with _alone(source):
+            facts = _hub_add(source, _named(chosen, source), given, progress)
     return {**facts, "seconds": time.perf_counter() - started}
+
+
+def _hub_add(source: str, name: str, given: cards.Card, progress: Progress | None) -> dict[str, Any]:
+    """Fetch, install and pin; the fetched files are kept until it is done."""
+    order = _from_hub(source, name, given, progress)
+    facts = _install(order, progress)
+    pins.pin(order.source, str(order.revision), order.digests or {}, follow="@" not in source)
+    shutil.rmtree(order.folder)
+    return facts
+
+
+@contextmanager
+def _alone(source: str) -> Iterator[None]:
+    """One process at a time fetches from a repository; another one waits, and finds it done."""
+    folder = backbones.folder() / ".parts"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / f"{hub.parse(source)[0].replace('/', '--')}.lock", "wb") as file:
+            rowcache.lock(file)
+            yield
+    except OSError as error:
+        if isinstance(error, HeadstartError):
+            raise
+        raise StorageError(f"{folder}: cannot be written: {error.strerror or error}.") from error
 
 
 def remove(name: str) -> dict[str, Any]:
@@ -85,7 +110,7 @@ def remove(name: str) -> dict[str, Any]:
     if name not in backbones.installed():
         raise NotFound(f"no backbone {name!r} is installed.{near(name, backbones.installed())}")
     size = sum(path.stat().st_size for path in folder.iterdir())
-    away = folder.with_name(f".{name}.removed")
+    away = folder.with_name(f".{name}.{secrets.token_hex(4)}.removed")
     try:
         folder.rename(away)  # gone at once, whatever happens to its files
         shutil.rmtree(away)
@@ -101,7 +126,7 @@ def _named(name: str | None, source: str) -> str:
     chosen = name if name is not None else re.sub(r"[^a-z0-9._\-]+", "-", own.lower()).strip("-._")
     if not _NAME.fullmatch(chosen):
         raise InputError(f"{chosen!r} is no name for a backbone: use small letters, digits, dots and hyphens.")
-    if chosen in backbones.BUILT_IN or chosen.startswith("remote"):
+    if chosen in backbones.BUILT_IN:
         raise InputError(f"{chosen!r} is the name of a built-in backbone: give another with --name.")
     return chosen
 
@@ -117,7 +142,10 @@ def _from_disk(source: str, name: str | None, given: cards.Card) -> Order:
             raise InputError(
                 f"{path.name} is {what or 'no ONNX file'}: give an .onnx file, a folder, or hf:OWNER/NAME."
             )
-        return Order(_named(name, path.name), str(path.resolve()), path.parent, replace(given, file=path.name))
+        chosen, folder, file = _named(name, path.name), path.resolve().parent, path.name
+        if folder.name == "onnx" and (folder.parent / "config.json").is_file():
+            folder, file = folder.parent, f"onnx/{file}"
+        return Order(chosen, str(path.resolve()), folder, replace(given, file=file))
     known = [one.name for one in catalogue.entries()]
     raise NotFound(
         f"{source!r} is no file, no folder and no name of the catalogue.{near(source, known)} A model of the Hub is "
@@ -150,7 +178,7 @@ def _from_hub(source: str, name: str, given: cards.Card, progress: Progress | No
         if file in listed.files and not (file.endswith(("README.md", "LICENSE")) and (size or 0) > LICENCE_LIMIT):
             fetch(file)
     said = hubfolder.read(folder)
-    graph = hubfolder.graph_file(listed.files, given.file)
+    graph = hubfolder.graph_file(listed.files, given.file or (given.hint if given.hint in listed.files else None))
     if graph is not None:
         large = [graph]
     else:
@@ -246,7 +274,9 @@ def _fill(order: Order, new: Path) -> None:
     folder, given = order.folder, order.card
     said = hubfolder.read(folder)
     home = folder / said.inner if said.inner else folder
-    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+    names = hubfolder.names(folder, said.inner)
+    if given.file is not None and (folder / given.file).is_file():
+        names = [given.file]
     notes = [*order.notes, *said.notes, *given.notes]
     graph = hubfolder.graph_file(names, given.file)
     if graph is not None:
@@ -268,7 +298,7 @@ def _fill(order: Order, new: Path) -> None:
         shutil.copyfile(hubfolder.plain(folder / "LICENSE", folder), new / "LICENSE")
     network.describe(
         new, name=order.name, modality=modality, licence=licence, source=order.source, revision=order.revision,
-        preprocessing=pictures, tokens=tokens, notes=notes, cut=given.cut,
+        preprocessing=pictures, tokens=tokens, notes=notes, cut=given.cut, precision=hubfolder.precision(graph or ""),
     )  # fmt: skip
 
 

@@ -11,9 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from headstart import backbones, choosing, classnames, exporting, heads, learning, pareto, saved, shrinking, verdict
-from headstart.bases import add_base, bases, offers, remove_base
-from headstart.choosing import Limits, suitable
+from headstart import backbones, classnames, heads, learning, saved, verdict
 from headstart.embedding import BROKEN, SKIP
 from headstart.errors import HeadstartError, InputError, NotFound, near
 from headstart.gathering import Columns, gather
@@ -210,12 +208,15 @@ def select(
     backbones: their names; None for all that are built in or installed. licence: any, commercial, or a list. max_size:
     megabytes; max_latency: milliseconds an example, measured here; budget: seconds. Raises InputError, DataError.
     """
-    limits = Limits(licence, max_size, max_latency, budget)
+    from headstart import choosing  # these verbs import what predicting needs not
+    from headstart.bases import offers
+
+    limits = choosing.Limits(licence, max_size, max_latency, budget)
     columns = Columns(text=text, image=image, label=label, names=names, encoding=encoding)
     train, _, _ = gather(data, None, None, None, {}, columns, task)
     if train is None:
         raise InputError("no example has a label; base models are compared on labelled ones.")
-    fitting, excluded = suitable(train.modality, backbones, limits)
+    fitting, excluded = choosing.suitable(train.modality, backbones, limits)
     found = choosing.select(train, fitting, limits, seed=seed, say=say, progress=progress)
     return {**found, "excluded": excluded, "not_installed": offers(train.modality, limits)}
 
@@ -224,6 +225,8 @@ def choice_page(found: Mapping[str, Any], path: Path) -> None:
     """Write what `select` found as one HTML page with a picture."""
     if not path.parent.is_dir():
         raise NotFound(f"{path.parent}: no such folder to write {path.name} into.")
+    from headstart import pareto
+
     write_file(path, pareto.page(found).encode())
 
 
@@ -243,6 +246,8 @@ def shrink(
     The facts are {name, before, after, steps}. data: labelled examples; by default those the model keeps. Raises
     InputError when nothing smaller keeps to the loss.
     """
+    from headstart import shrinking
+
     if not 0 <= max_loss <= 100:
         raise InputError(f"--max-loss {max_loss:g} is not a number of points from 0 to 100.")
     model = load(name, project=project)
@@ -266,7 +271,39 @@ def shrink(
 
 def export(name: str | Path, folder: str | Path, *, unknown: bool = True, project: str | Path = ".") -> dict[str, Any]:
     """Write a model as plain ONNX with all that is needed to predict without Headstart. Raises InputError, ModelError."""
+    from headstart import exporting
+
     return exporting.export(load(name, project=project), Path(folder), unknown=unknown)
+
+
+def bases(*, measure: bool = False) -> dict[str, list[dict[str, Any]]]:
+    """The base models there are: {built_in, installed, catalogue}, rows each; with `measure` timed first."""
+    from headstart import bases as home
+
+    if measure:
+        home.measure()
+    return home.bases()
+
+
+def add_base(
+    source: str,
+    *,
+    name: str | None = None,
+    card: str | Path | None = None,
+    licence: str | None = None,
+    progress: Progress = _silent,
+) -> dict[str, Any]:
+    """Install a base model from hf:owner/name[@revision], a name of the catalogue, a folder or an .onnx file."""
+    from headstart import adding
+
+    return adding.add(source, name=name, card=card, licence=licence, progress=progress)
+
+
+def remove_base(name: str) -> dict[str, Any]:
+    """Remove an installed base model; models that were made on it can then no longer predict."""
+    from headstart import adding
+
+    return adding.remove(name)
 
 
 def models(*, project: str | Path = ".") -> list[dict[str, Any]]:

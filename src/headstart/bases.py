@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from headstart import adding, backbones, catalogue, speed
+from headstart import backbones, catalogue, speed
 from headstart.backbone import Backbone
 from headstart.choosing import Limits
 from headstart.licence import refused
 
-Progress = Callable[[str, int, int | None], None]
 HIDDEN = ("fake",)  # for tests
 
 
@@ -54,20 +52,3 @@ def offers(modality: str, limits: Limits) -> list[str]:
         if not row["installed"] and row["modality"] == modality and refused(row["licence"], limits.licence) is None
         and (limits.size is None or (row["size"] is not None and row["size"] <= limits.size * 1e6))
     ]  # fmt: skip
-
-
-def add_base(
-    source: str,
-    *,
-    name: str | None = None,
-    card: str | None = None,
-    licence: str | None = None,
-    progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Install a base model from hf:owner/name[@revision], a name of the catalogue, a folder or an .onnx file."""
-    return adding.add(source, name=name, card=card, licence=licence, progress=progress)
-
-
-def remove_base(name: str) -> dict[str, Any]:
-    """Remove an installed base model; models that were made on it can then no longer predict."""
-    return adding.remove(name)

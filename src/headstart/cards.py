@@ -47,6 +47,7 @@ class Card:
     preprocessing: Preprocessing | None = None
     notes: tuple[str, ...] = ()
     fallback: str = "unknown"  # the licence where neither the card nor the source states one
+    hint: str | None = None  # the ONNX file to take where it is there
 
 
 def read(path: Path) -> Card:

@@ -51,7 +51,7 @@ class Entry:
             notes.append(f"an ONNX copy of {self.base}")
         return replace(
             card,
-            file=card.file or self.file,
+            hint=self.file,
             modality=card.modality or self.modality,
             prefix=card.prefix if card.prefix is not None else self.prefix,
             tokens=card.tokens or self.tokens,
@@ -62,6 +62,12 @@ class Entry:
 
 _WHOLE = ("width", "depth", "parameters", "size", "tokens")
 _NEEDED = ("name", "source", "modality", "about", "checked")
+
+
+def _fits(key: str, value: Any) -> bool:
+    if key in _WHOLE:
+        return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return isinstance(value, list) if key == "unverified" else isinstance(value, str) and value != ""
 
 
 @cache
@@ -75,8 +81,7 @@ def entries() -> tuple[Entry, ...]:
         if wrong := set(table) - known or set(_NEEDED) - set(table):
             raise ModelError(f"{where}: {sorted(wrong)[0]!r} is not known, or missing.")
         for key, value in table.items():
-            kind = int if key in _WHOLE else list if key == "unverified" else str
-            if not isinstance(value, kind) or isinstance(value, bool) or value in (0, "") or str(value)[0] == "-":
+            if not _fits(key, value):
                 raise ModelError(f"{where}: {key} = {value!r} cannot be.")
         unverified = tuple(table.get("unverified", ()))
         if table["modality"] not in ("text", "image") or not set(unverified) <= known:

@@ -202,7 +202,7 @@ def read(
     if misnamed:
         notes.append(f"{len(misnamed):,} pictures are of another kind than their ending says: {few(misnamed)}")
     if faults:
-        said = few([f"{shown(fault.name)}: {fault.reason}" for fault in faults], "; ")
+        said = few([f"{fault.name}: {fault.reason}" for fault in faults], "; ")
         notes.append(f"{len(faults):,} of {seen:,} files cannot be read as pictures and are left out: {said}")
     elif len(row) < seen:
         blank = f"{seen - len(row):,} of {seen:,} rows {'have' if seen - len(row) > 1 else 'has'} a blank text"
@@ -220,7 +220,7 @@ def read(
     digest = None if kind == "image" and not source.inside else source.digest()
     ids = held["id"].cast(pa.large_string()) if "id" in held else None
     if kind == "image" and id is None:
-        ids = pa.chunked_array([pa.array([shown(name) for name in files], pa.large_string())])
+        ids = pa.chunked_array([pa.array(files, pa.large_string())])
     return Dataset(
         name=source.name,
         task=found_task,
@@ -322,7 +322,7 @@ def _named(batch: pa.RecordBatch, column: str, names: Sequence[str]) -> pa.Recor
     if pa.types.is_large_string(batch.column(column).type) and column not in (IMAGE_COLUMN, FILE):
         return batch.select(kept)  # a column of paths stays what it was
     kept = [i for i in kept if batch.schema.names[i] != column]
-    files = pa.array([shown(name) for name in names], pa.large_string())
+    files = pa.array(names, pa.large_string())
     arrays = [files, *(batch.column(i) for i in kept)]
     return pa.RecordBatch.from_arrays(arrays, names=[FILE, *(batch.schema.names[i] for i in kept)])
 

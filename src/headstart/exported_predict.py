@@ -38,7 +38,7 @@ words = Tokenizer.from_file(str(HERE / "tokenizer.json"))
 
 
 def answer(text):
-    ids = np.array([words.encode(text).ids], np.int64)  # (1, tokens)
+    ids = np.array([words.encode(text).ids or [0]], np.int64)  # (1, tokens)
     return network.run(None, {{{feed}}})
 
 

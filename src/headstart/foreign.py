@@ -45,14 +45,24 @@ def ready(config: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _offline() -> Iterator[None]:
-    """No request is made, whatever a library would like to ask."""
+def _quiet() -> Iterator[None]:
+    """No request is made, whatever a library would like to ask, and nothing is printed."""
+    from transformers.utils import logging
+
     names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY")
     before = {name: os.environ.get(name) for name in names}
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     os.environ.update(dict.fromkeys(names, "1"))
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
         for name, value in before.items():
             if value is None:
                 del os.environ[name]
@@ -66,8 +76,7 @@ def export(home: Path, config: Mapping[str, Any], pictures: Mapping[str, Any] | 
     for path in home.glob("*.safetensors"):
         if what := hubfolder.sniff(hubfolder.plain(path, home)):
             raise ModelError(f"{path.name} is {what}, whatever its name says; its weights are not read.")
-    with _offline(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _quiet():
         model, names = _model(home, config)
         probes = _probes(config, pictures)
         _write(model, names, probes[-1], new)

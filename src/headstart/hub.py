@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from headstart.errors import InputError, ModelError, NotFound, StorageError, near
+from headstart import jsontext
+from headstart.errors import HeadstartError, InputError, ModelError, NotFound, StorageError, near
 
 Progress = Callable[[str, int, int], None]  # what is done, how much of it, of how much (bytes)
 
@@ -127,6 +128,8 @@ def _explained(repo: str, what: str) -> Iterator[None]:
     page = f"{endpoint()}/{repo}"
     try:
         yield
+    except HeadstartError:
+        raise
     except errors.GatedRepoError as error:
         raise InputError(
             f"{repo} is gated ({token}): accept its terms on {page}, then run `hf auth login` or set HF_TOKEN, and try "
@@ -159,19 +162,25 @@ def _explained(repo: str, what: str) -> Iterator[None]:
             f"the Hub at {endpoint()} cannot be reached for {what} of {repo} ({said}). Check the network; what was "
             f"fetched so far is kept, and the next try goes on from there."
         ) from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:  # an answer of another kind
+        raise InputError(
+            f"{endpoint()} does not answer as the Hub does for {what} of {repo} ({str(error)[:100]}). Look at HF_ENDPOINT."
+        ) from error
 
 
 def _siblings(repo: str) -> str:
-    """Near names among the owner's other models; '' when the Hub does not say."""
-    owner = repo.split("/")[0]
-    answer = (
-        _library()
-        .get_session()
-        .get(f"{endpoint()}/api/models", params={"author": owner, "limit": "200"}, headers=_headers(), timeout=10)
-    )
-    if answer.status_code != 200:
+    """Near names among the owner's other models; '' when the Hub does not say: a hint is worth no error."""
+    from huggingface_hub import errors
+
+    session, owner = _library().get_session(), repo.split("/")[0]
+    try:
+        answer = session.get(
+            f"{endpoint()}/api/models", params={"author": owner, "limit": "200"}, headers=_headers(), timeout=10
+        )
+        found = jsontext.parse(answer.text) if answer.status_code == 200 else []
+    except (errors.HTTPError, ValueError):  # type: ignore[attr-defined]
         return ""
-    known = [one.get("id", "") for one in answer.json() if isinstance(one, dict)]
+    known = [one.get("id") for one in found if isinstance(one, dict)] if isinstance(found, list) else []
     return near(repo, [name for name in known if isinstance(name, str) and name])
 
 
@@ -246,6 +255,9 @@ def fetch(listed: Listing, name: str, target: Path, progress: Progress | None = 
         if target.is_file():
             return _checked(remote, target)
         part = target.with_name(target.name + ".part")
+        free, needed = shutil.disk_usage(target.parent).free, remote.size or 0
+        if needed - (part.stat().st_size if part.exists() else 0) > free:
+            raise StorageError(f"{target.parent}: {name} has {needed:,} bytes, and {free:,} are free on the disk.")
         if found := cached(listed.repo, listed.revision, name):
             shutil.copyfile(found, part)
         else:

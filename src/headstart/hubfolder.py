@@ -81,9 +81,14 @@ def json(path: Path, limit: int = JSON_LIMIT) -> dict[str, Any]:
 
 
 def sniff(path: Path) -> str | None:
-    """What a file is by its first bytes when that is none of ours, in words; its name is not asked."""
+    """What a file is by its first bytes when that is none of ours, in words; its name is not asked.
+
+    Where the framing of safetensors fits, that wins: the length of its header may look like the beginning of anything.
+    """
     with open(path, "rb") as file:
         head = file.read(64)
+    if head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= path.stat().st_size - 8:
+        return None
     for magic, what in _MAGIC:
         if head.startswith(magic):
             return what
@@ -156,7 +161,7 @@ def read(root: Path) -> Said:
     _pooling(json(root / "1_Pooling" / "config.json"), notes)
     prefix = ""
     if (chosen := prompts.get("default_prompt_name")) and isinstance(prompts.get("prompts"), dict):
-        prefix = str(prompts["prompts"].get(chosen, ""))[:500]
+        prefix = str(prompts["prompts"].get(str(chosen), ""))[:500]
     if not pictures and isinstance(config.get("pretrained_cfg"), dict):
         pictures = timm(config["pretrained_cfg"])
     said = "unknown"
@@ -192,7 +197,8 @@ def _modules(modules: list[Any], notes: list[str]) -> str:
     """The folder of the network's own files; what sentence-transformers puts on top is noted."""
     inner = ""
     for module in modules:
-        kind, path = str(module.get("type", "")), str(module.get("path", "")) if isinstance(module, dict) else ""
+        said = module if isinstance(module, dict) else {}
+        kind, path = str(said.get("type", "")), str(said.get("path", ""))
         if not kind.startswith("sentence_transformers."):
             raise InputError(f"its modules.json names {kind or 'a module'!r}, {CODE}")
         if kind.endswith(".Transformer"):
@@ -252,6 +258,16 @@ def timm(said: Mapping[str, Any]) -> dict[str, Any]:
         return {}
 
 
+def names(root: Path, inner: str = "") -> list[str]:
+    """The files that can matter: those of the folder itself, of onnx/ in it, and of the network's own folder."""
+    found = []
+    for folder in dict.fromkeys(("", "onnx", inner, f"{inner}/onnx" if inner else "")):
+        place = root / folder if folder else root
+        if place.is_dir():
+            found += [f"{folder}/{one.name}" if folder else one.name for one in place.iterdir() if one.is_file()]
+    return sorted(found)
+
+
 def graph_file(names: Iterable[str], asked: str | None = None) -> str | None:
     """The ONNX file to take, in float32 and of the picture side where there are two; None where there is none.
 
@@ -275,6 +291,14 @@ def graph_file(names: Iterable[str], asked: str | None = None) -> str | None:
             f'the line file = "{(whole or found)[0]}", and give it with --card.'
         )
     return None
+
+
+def precision(name: str) -> str:
+    """What the name of an ONNX file says of its numbers: float32, float16 or int8."""
+    found = _REDUCED.search(PurePosixPath(name).name)
+    if found is None or found[0].lower().startswith("_o"):
+        return "float32"
+    return "float16" if "16" in found[0] else "int8"
 
 
 def pickled(names: Iterable[str]) -> list[str]:

@@ -39,6 +39,9 @@ WIDE, HIGH = 720, 420  # of the picture, in its own units
 LEFT, RIGHT, TOP, BOTTOM = 52, 708, 34, 372  # of the plot within it
 EM = 6.9  # width of a letter of the labels, on the wide side; full-width ones take twice that
 LINE = 15  # height of a label
+AROUND = ((1, 0), (-1, 0), (0, -1), (0, 1), (0.7, -0.7), (0.7, 0.7), (-0.7, -0.7), (-0.7, 0.7), (0.4, -0.9), (0.4, 0.9),
+          (-0.4, -0.9), (-0.4, 0.9))  # fmt: skip
+AMBIGUOUS = 60  # what a name costs for each mark it is nearer to than to its own, in square units covered
 NAMED = 34  # characters of a label in the picture
 SHOWN = 200  # candidates in the table
 
@@ -88,6 +91,12 @@ class _Box:
         wide = min(self.right, other.right) - max(self.left, other.left)
         high = min(self.bottom, other.bottom) - max(self.top, other.top)
         return max(0.0, wide) * max(0.0, high)
+
+    def gap(self, mark: _Mark) -> float:
+        """How far a mark's edge is from here; below 0 where it reaches in."""
+        x = min(max(mark.x, self.left), self.right)
+        y = min(max(mark.y, self.top), self.bottom)
+        return math.hypot(x - mark.x, y - mark.y) - mark.r
 
 
 def front(rows: Sequence[Record]) -> list[int]:
@@ -184,7 +193,7 @@ def _across(rows: Sequence[Record], known: Sequence[int]) -> Axis:
     """The axis of the logarithm of the milliseconds, with ticks at 1, 2 and 5 times powers of ten, or at powers alone."""
     logs = [math.log10(place[0]) for i in known if (place := _place(rows[i]))]
     low, high = min(logs), max(logs)
-    room = max(0.08, 0.06 * (high - low))
+    room = max(0.16, 0.06 * (high - low))
     low, high = low - room, high + room
     steps: tuple[int, ...] = (1,) if high - low > 3 else (1, 2, 5) if high - low > 0.5 else (1, 2, 3, 4, 5, 6, 7, 8, 9)
     values = [m * 10.0**k for k in range(math.floor(low), math.ceil(high) + 1) for m in steps]
@@ -261,7 +270,9 @@ def _labels(
                 continue
             if any(place.overlap(other) > 0 for other in placed.values()):
                 continue
-            tried.append((sum(place.overlap(other) for other in busy) + 3 * away, len(tried), place))
+            mine = place.gap(mark)  # nearer to another mark it would be read as that one's name
+            lost = AMBIGUOUS * sum(place.gap(other) < mine + 3 for other in marks if other.index != mark.index)
+            tried.append((sum(place.overlap(other) for other in busy) + 3 * away + lost, len(tried), place))
         if tried:
             placed[mark.index] = min(tried)[2]
     return placed
@@ -272,7 +283,7 @@ def _around(mark: _Mark) -> list[tuple[_Box, float]]:
     wide, found = _width(mark.label), []
     for away in (6, 14, 26, 42, 60, 84, 112):
         far = mark.r + away
-        for x, y in ((1, 0), (-1, 0), (0, -1), (0, 1), (0.7, -0.7), (0.7, 0.7), (-0.7, -0.7), (-0.7, 0.7)):
+        for x, y in AROUND:
             middle, across = mark.y + far * y, mark.x + far * x
             left = across if x > 0 else across - wide if x < 0 else across - wide / 2
             found.append((_Box(left, middle - LINE / 2, left + wide, middle + LINE / 2), float(away)))
@@ -286,10 +297,10 @@ def _label(mark: _Mark, place: _Box, chosen: bool) -> str:
     )
     if not anchor:
         anchor, x = "middle", (place.left + place.right) / 2
-    nearest = min(max(mark.x, place.left), place.right), min(max(mark.y, place.top), place.bottom)
     lead = ""
-    if math.hypot(nearest[0] - mark.x, nearest[1] - mark.y) > mark.r + 12:
-        lead = f'<line class="lead" x1="{mark.x:.1f}" y1="{mark.y:.1f}" x2="{nearest[0]:.1f}" y2="{nearest[1]:.1f}"/>'
+    if place.gap(mark) > 10:
+        end = min(max(mark.x, place.left), place.right), min(max(mark.y, place.top), place.bottom)
+        lead = f'<line class="lead" x1="{mark.x:.1f}" y1="{mark.y:.1f}" x2="{end[0]:.1f}" y2="{end[1]:.1f}"/>'
     kind = "label best" if chosen else "label"
     words = plain(mark.label)
     return f'{lead}<text class="{kind}" x="{x:.1f}" y="{middle + 4:.1f}" text-anchor="{anchor}">{words}</text>'

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from headstart import picturefile
+from headstart.errors import DataError
 from headstart.rawfile import shown
 
 ROWS = 256  # the most pictures of a piece
@@ -82,12 +83,12 @@ def pieces(cells: pa.Array, load: Callable[[str], bytes] | None, seen: int) -> I
     for place in range(len(cells)):
         value = cells[place].as_py()
         name, content, why = _of(value, load) if packed else _named(value, load)
-        names.append(name or f"row {seen + place + 1:,}")
+        names.append(_legible(name) or f"row {seen + place + 1}")
         contents.append(content)
         if content is None:
             reasons[place - start] = why
         elif name and picturefile.misnamed(name, content[: picturefile.HEAD]):
-            wrong.append(name)
+            wrong.append(names[-1])
         size += len(content or b"")
         if len(names) == ROWS or size >= BYTES:
             yield Piece(start, names, contents, reasons, wrong)
@@ -122,8 +123,15 @@ def _named(value: object, load: Callable[[str], bytes] | None) -> tuple[str, byt
         return cell, None, "a table without a place of its own cannot name files"
     try:
         return cell, load(cell), ""
+    except DataError:  # of the whole archive
+        raise
     except ValueError as error:
         return cell, None, shown(str(error))
+
+
+def _legible(name: str) -> str:
+    """A file's name on one line: control and formatting characters are written out."""
+    return name if name.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
 
 
 def _first(column: pa.ChunkedArray) -> list[str]:
@@ -135,6 +143,8 @@ def _exists(cell: str, load: Callable[[str], bytes]) -> bool:
         return False
     try:
         load(cell)
+    except DataError:
+        raise
     except ValueError:
         return False
     return True

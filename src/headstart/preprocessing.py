@@ -207,7 +207,7 @@ def _hub(config: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError("pictures are padded or split into tiles, which is not understood")
     number = config.get("resample", 0 if kind == "EfficientNet" else 3 if kind in _BICUBIC else 2)
     names = {value: name for name, value in FILTERS.items()}
-    if isinstance(number, bool) or number not in names:
+    if isinstance(number, bool) or not isinstance(number, int) or number not in names:
         raise ValueError(f"resample {number!r} is not understood")
     made = {**_hub_size(kind, config), "filter": names[number], **_hub_values(kind, config)}
     if config.get("do_flip_channel_order", kind == "MobileViT"):
@@ -245,13 +245,13 @@ def _hub_size(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"size {size!r} is not understood")
     shorter = _whole("size", size["shortest_edge"])
     if kind == "ConvNext":
-        share = config.get("crop_pct") or 224 / 256
+        share = 224 / 256 if config.get("crop_pct") is None else config["crop_pct"]
         if shorter >= 384:
             return {"width": shorter, "height": shorter, "resize": "squash"}
         return {"width": shorter, "height": shorter, "shorter": int(shorter / _share(share))}
     if kind == "PoolFormer":
         crop = crop or (shorter, shorter)
-        return {"width": crop[0], "height": crop[1], "shorter": int(crop[0] / _share(config.get("crop_pct") or 0.9))}
+        return {"width": crop[0], "height": crop[1], "shorter": int(crop[0] / _share(config.get("crop_pct", 0.9)))}
     if kind == "Levit":
         shorter = int(256 / 224 * shorter)
     if crop is None:

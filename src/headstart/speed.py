@@ -20,7 +20,7 @@ TEXTS = (
     "Grüße aus Köln! 你好 мир " * 3,
     "My order has not arrived yet and nobody answers the telephone; please tell me where the parcel is. " * 4,
 )
-ENOUGH = 1.0  # seconds of measuring
+ENOUGH = 0.5  # seconds of measuring
 SAME = 1e-4  # a row alone and among others
 
 

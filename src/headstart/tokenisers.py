@@ -74,8 +74,9 @@ def _wordpiece(places: Sequence[Path], config: Mapping[str, Any]) -> Any:
     marks = {mark: str(said.get(f"{mark}_token", f"[{mark.upper()}]")) for mark in ("unk", "cls", "sep")}
     if missing := [mark for mark in marks.values() if mark not in vocabulary]:
         raise ModelError(f"vocab.txt holds no {missing[0]}.")
-    if len(words) > int(config.get("vocab_size", len(words))):
-        raise ModelError(f"vocab.txt holds {len(words):,} words, and config.json states {config['vocab_size']:,}.")
+    stated = config.get("vocab_size")
+    if isinstance(stated, int) and len(words) > stated:
+        raise ModelError(f"vocab.txt holds {len(words):,} words, and config.json states {stated:,}.")
     made = Tokenizer(models.WordPiece(vocabulary, unk_token=marks["unk"], max_input_chars_per_word=100))
     accents = said.get("strip_accents")
     made.normalizer = normalizers.BertNormalizer(

@@ -32,7 +32,7 @@ def logme(X: NDArray[Any], y: NDArray[Any]) -> float:
     features of one kind (unit length). Raises ValueError on what is no such array, or on fewer than 2 labelled rows.
     """
     X, T = _targets(X, y)
-    n, d = X.shape
+    n = len(X)
     spectrum, Z = _projected(X, T)  # (r,), (r, t) squared components of the targets along the left singular vectors
     rest = np.maximum((T**2).sum(0) - Z.sum(0), 0.0)  # (t,) what no direction of X explains
     s = spectrum[:, None]
@@ -126,13 +126,13 @@ def _targets(X: NDArray[Any], y: NDArray[Any]) -> tuple[Floats, Floats]:
     if y.dtype.kind in "iub":
         if y.ndim != 1:
             raise ValueError(f"class codes must be (n,), not {y.shape}")
-        held = y >= 0
+        held = np.asarray(y >= 0)
         _, code = np.unique(y[held], return_inverse=True)
         T = np.zeros((int(held.sum()), int(code.max(initial=-1)) + 1))
         T[np.arange(len(T)), code] = 1
     else:
         T = np.asarray(y, np.float64).reshape(len(y), -1)
-        held = np.isfinite(T).all(1)
+        held = np.asarray(np.isfinite(T).all(1))
         T = T[held]
     X = X[held]
     if len(X) < 2:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,8 +74,8 @@ def unknown(config: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _activation(config: Mapping[str, Any]) -> Any:
-    return config.get("hidden_act", config.get("activation", "gelu"))
+def _activation(config: Mapping[str, Any]) -> str:
+    return str(config.get("hidden_act", config.get("activation", "gelu")))
 
 
 def _whole(config: Mapping[str, Any], *names: str) -> int:
@@ -123,9 +123,8 @@ def tensors(path: Path) -> dict[str, tuple[str, list[int], NDArray[Any]]]:
 class _Weights:
     """The tensors of a file under the names of the network; what is written goes to the data file."""
 
-    def __init__(self, path: Path, data: Path) -> None:
-        self.path, self.found = path, tensors(path)
-        self.file = open(data, "wb")  # noqa: SIM115  # closed by `build`
+    def __init__(self, path: Path, file: IO[bytes]) -> None:
+        self.path, self.file, self.found = path, file, tensors(path)
         ends = [name for name in self.found if name.endswith("embeddings.word_embeddings.weight")]
         if len(ends) != 1:
             raise ModelError(f"{path.name} holds {len(ends)} tables of word embeddings where one is needed.")
@@ -171,11 +170,9 @@ def build(config: Mapping[str, Any], weights: Path, folder: Path) -> int:
     """Write model.onnx and its data file into `folder`; gives the number of parameters. Raises ModelError."""
     if reason := unknown(config):
         raise ModelError(f"{weights.name}: {reason}.")
-    source = _Weights(weights, folder / DATA)
-    try:
+    with open(folder / DATA, "wb") as file:
+        source = _Weights(weights, file)
         model = _model(config, source)
-    finally:
-        source.file.close()
     (folder / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
     return source.count
 
@@ -187,8 +184,8 @@ def _model(config: Mapping[str, Any], source: _Weights) -> Any:
     heads = _whole(config, "num_attention_heads", "n_heads")
     blocks = _whole(config, "num_hidden_layers", "n_layers")
     inner = _whole(config, "intermediate_size", "hidden_dim")
-    epsilon = float(config.get("layer_norm_eps", 1e-12))
-    if D % heads or not 0 < epsilon < 1 or blocks > 200:
+    epsilon = config.get("layer_norm_eps", 1e-12)
+    if D % heads or not isinstance(epsilon, float) or not 0 < epsilon < 1 or blocks > 200:
         raise ModelError(f"config.json: width {D}, {heads} heads, {blocks} blocks, epsilon {epsilon} cannot be.")
     form = ACTIVATIONS[_activation(config)]
     names = DISTILBERT if config["model_type"] == "distilbert" else BERT

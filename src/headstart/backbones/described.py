@@ -23,10 +23,11 @@ TOKENS = 8192  # the longest text a network can be said to take
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. +=@()-]{0,199}")
 KINDS = ("tokens", "map", "grid", "vector", "stream", "turned")
-KEYS = frozenset(
-    """format name modality licence source revision files graph cut tokens preprocessing precision taps top parameters
-    alone notes""".split()
-)
+_KEYS = """
+    format name modality licence source revision files graph cut tokens preprocessing precision taps top parameters
+    alone notes
+"""
+KEYS = frozenset(_KEYS.split())
 TAP = frozenset({"name", "tensor", "kind", "width", "parameters", "operations", "size"})
 
 
@@ -109,31 +110,38 @@ def describe(
 
     folder = Path(folder)
     size = (preprocessing.height, preprocessing.width) if preprocessing else None
+    longest = min(tokens or 512, TOKENS) if modality == "text" else None
     if modality == "image" and preprocessing is None:
         raise InputError(f"{name}: how a picture becomes the network's input must be said (preprocessing).")
     if modality == "text" and not (folder / TOKENISER).is_file():
         raise NotFound(f"{name}: a network for texts needs {TOKENISER} beside {GRAPH}.")
-    found = trial.anatomy(folder / GRAPH, modality, size)
+    found = trial.anatomy(folder / GRAPH, modality, size, longest)
+    if preprocessing and (found.layout, found.dtype) != (preprocessing.layout, preprocessing.dtype):
+        raise ModelError(
+            f"{name}: the network takes {found.layout} {found.dtype}, and the preprocessing gives {preprocessing.layout} "
+            f"{preprocessing.dtype}."
+        )
     notes = [*notes]
     if found.alone:
         notes.append("rows are run one by one: together they would change one another")
-    if cut is None:
-        top, last = found.top, found.taps[-1] if found.taps else None
-        embedding = top is not None and not found.classes and (last is None or top.tensor != last.tensor)
-        if last is None and top is None:
-            raise ModelError(f"{name}: there is nowhere to cut it.")
-        cut = "top" if embedding or last is None else last.name
+    top, last = found.top, found.taps[-1] if found.taps else None
+    if last is None and top is None:
+        raise ModelError(f"{name}: there is nowhere to cut it.")
+    embedding = top is not None and not found.classes and (last is None or top.tensor != last.tensor)
+    usual = "top" if embedding or last is None else last.name
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != INDEX and path.name[0] != ".")
     facts: dict[str, Any] = {
         "format": FORMAT, "name": name, "modality": modality, "licence": licence, "source": source,
-        "revision": revision, "files": {path.name: digest(path) for path in files}, "graph": GRAPH, "cut": cut,
-        "tokens": min(tokens or 512, TOKENS) if modality == "text" else None,
+        "revision": revision, "files": {path.name: digest(path) for path in files}, "graph": GRAPH, "cut": usual,
+        "tokens": longest,
         "preprocessing": preprocessing.facts() if preprocessing else None, "precision": precision,
         "taps": [asdict(tap) for tap in found.taps], "top": asdict(found.top) if found.top else None,
         "parameters": found.parameters, "alone": found.alone, "notes": notes,
     }  # fmt: skip
     made = parsed(facts, name)
-    made.chosen(cut)
+    if cut is not None:
+        made.chosen(cut)
+        facts["cut"] = cut
     if modality == "text":
         _words(folder, made, found.words)
     write_file(folder / INDEX, (jsontext.write(facts, indent=1) + "\n").encode())
@@ -203,7 +211,9 @@ def parsed(facts: Any, where: str) -> Description:
         pictures = None if facts["modality"] == "text" else Preprocessing.from_facts(facts["preprocessing"])
     except ValueError as error:
         raise wrong(str(error)) from None
-    if (facts["tokens"] is not None) != (pictures is None) or (facts["preprocessing"] is not None) != (pictures is not None):
+    if (facts["tokens"] is not None) != (pictures is None) or (facts["preprocessing"] is not None) != (
+        pictures is not None
+    ):
         raise wrong("tokens belong to texts, preprocessing to pictures")
     if facts["revision"] is not None:
         text("revision")

@@ -116,7 +116,9 @@ class Network:
     def seen(self, view: str) -> Network:
         """The same network, looking at every picture in another way: "", "flip" or "crop". Raises InputError."""
         if self.preprocessing is None:
-            raise InputError(f"{self.description.name} is a network for texts: there is nothing to look at in another way.")
+            raise InputError(
+                f"{self.description.name} is a network for texts: there is nothing to look at in another way."
+            )
         try:
             looked = replace(self.preprocessing, view=view)
         except ValueError as error:
@@ -151,7 +153,10 @@ class Network:
     def _found(self) -> list[Any]:
         from headstart.graph.taps import Found
 
-        return [Found(p.name, p.tensor, p.kind, p.width, p.parameters, p.operations, p.size) for p in self.description.places]
+        return [
+            Found(p.name, p.tensor, p.kind, p.width, p.parameters, p.operations, p.size)
+            for p in self.description.places
+        ]
 
     @cached_property
     def _opened(self) -> Any:
@@ -196,7 +201,9 @@ class Network:
             self._pictures(contents, self._opened, lambda batch, values: found.__setitem__(batch, values[0]))
         if not np.isfinite(found).all():
             row = int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0])
-            raise ModelError(f"{self.description.name} gives no finite numbers for content number {row + 1} of the call.")
+            raise ModelError(
+                f"{self.description.name} gives no finite numbers for content number {row + 1} of the call."
+            )
         return found
 
     def states(self, contents: Contents, tap: str) -> list[NDArray[np.float32]]:
@@ -241,7 +248,9 @@ class Network:
         assert how is not None
         for i, content in enumerate(contents):
             if not isinstance(content, bytes):
-                raise InputError(f"content number {i + 1} of the call is a {type(content).__name__}, not a picture's bytes.")
+                raise InputError(
+                    f"content number {i + 1} of the call is a {type(content).__name__}, not a picture's bytes."
+                )
         name = opened.get_inputs()[0].name
         faults: list[tuple[int, str]] = []
 

@@ -259,7 +259,8 @@ class Remote:
             usage = value.get("usage")
             tokens = usage.get("total_tokens", usage.get("prompt_tokens", 0)) if isinstance(usage, dict) else 0
         except ValueError as error:
-            raise ModelError(f"{self.name} gave an answer that cannot be used: {error}.") from error
+            said = wire.complaint(str(error).encode(), self._key())  # it may quote the answer
+            raise ModelError(f"{self.name} gave an answer that cannot be used: {said}.") from None
         expected = self.dimensions or (None if kept is None else kept.shape[1])
         if expected is not None and found.shape[1] != expected:
             why = f"and {expected} were asked for." if self.dimensions else f"and {expected} before; {CHANGED}"
@@ -289,7 +290,7 @@ class Remote:
             except ssl.SSLCertVerificationError as error:
                 raise InputError(f"{self.name}: its certificate is not valid: {error.verify_message}.") from None
             except (OSError, http.client.HTTPException) as error:
-                said = f"{type(error).__name__}: {error}".removesuffix(": ")
+                said = wire.complaint(f"{type(error).__name__}: {error}".removesuffix(": ").encode(), key)
                 if isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME:
                     raise InputError(f"{self.name}: there is no such server. Look at the URL.") from None
             else:

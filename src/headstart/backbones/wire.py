@@ -96,7 +96,7 @@ def vectors(answer: object, n: int) -> Floats:
             raise ValueError(f"entry {place} is no object")
         index = entry.get("index", place)
         if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < n or index in rows:
-            raise ValueError(f"entry {place} has the index {index!r:.40}")
+            raise ValueError(f"entry {place} has no index of its own from 0 to {n - 1}")
         rows[index] = _numbers(entry.get("embedding"), place)
     widths = {len(row) for row in rows.values()}
     if len(widths) > 1 or not 1 <= min(widths) <= WIDEST:

@@ -28,57 +28,45 @@ def backbones(
     if context.invoked_subcommand is not None:
         return
     from headstart import api
-    from headstart import bases as home
 
-    if measure:
-        home.measure()
-    found = api.bases()
+    found = api.bases(measure=measure)
     if as_json:
         print_json(found)
         return
-    _table("Here", [*found["built_in"], *found["installed"]], ("speed",))
+    here = [*found["built_in"], *found["installed"]]
     rest = [row for row in found["catalogue"] if not row["installed"]]
-    if rest:
-        say()
-        _table("Can be added: headstart backbones add NAME", rest, ("about",))
-        if any(row["unverified"] for row in rest):
-            say("[dim]? : could not be verified from a document; --json says which and where the others were read[/]")
-
-
-def _table(title: str, rows: list[dict[str, Any]], more: tuple[str, ...]) -> None:
-    """Base models, a line each."""
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
-    for column in ("name", "reads", "width", "blocks", "parameters", "MB", "licence", "source", *more):
-        table.add_column(column, overflow="fold")
-    for row in rows:
+    for title, rows in (("Here", here), ("To add: headstart backbones add NAME", rest)):
+        for modality, kind in (("text", "texts"), ("image", "pictures")):
+            _listed(f"{title}, for {kind}", [row for row in rows if row.get("modality") == modality])
+    for row in here:
         if "fault" in row:
-            table.add_row(plain(row["name"]), f"[red]{plain(row['fault'])}[/]")
-            continue
+            say(f"[red]{plain(row['name'])}: {plain(row['fault'])}[/]")
+    if any(row["unverified"] for row in rest):
+        say("[dim]? was not found in a document; --json says which documents were read, and where each base comes from[/]")
+
+
+def _listed(title: str, rows: list[dict[str, Any]]) -> None:
+    """Base models of one modality, two lines each."""
+    if not rows:
+        return
+    say(f"[bold]{title}[/]")
+    for row in rows:
         unsure = set(row.get("unverified", ()))
-
-        def cell(key: str, text: str, unsure: set[str] = unsure) -> str:
-            return plain(text) + (" ?" if key in unsure else "")
-
-        source = str(row["source"]) + (f"@{row['revision'][:8]}" if row.get("revision") else "")
-        speed = row.get("speed")
-        table.add_row(
-            plain(row["name"]), {"text": "texts", "image": "pictures"}[row["modality"]], cell("width", _whole(row["width"])),
-            cell("depth", _whole(row["depth"])), cell("parameters", _millions(row["parameters"])),
-            cell("size", "" if row["size"] is None else f"{row['size'] / 1e6:,.0f}"), cell("licence", row["licence"]),
-            cell("source", source),
-            *({"speed": "" if speed is None else f"{speed:,.0f}/s", "about": plain(row.get("about", ""))}[m] for m in more),
-        )  # fmt: skip
-    console().print(table)
-
-
-def _whole(value: int | None) -> str:
-    return "" if value is None else f"{value:,}"
-
-
-def _millions(value: int | None) -> str:
-    return "" if not value else f"{value / 1e6:,.1f} M"
+        facts = [
+            text + (" ?" if key in unsure else "")
+            for key, text in (
+                ("width", f"{row['width']} wide"), ("depth", f"{row['depth']} blocks"),
+                ("parameters", f"{(row['parameters'] or 0) / 1e6:.0f} M parameters"),
+                ("size", f"{(row['size'] or 0) / 1e6:.0f} MB"), ("licence", str(row["licence"])),
+            )
+            if row[key]
+        ]  # fmt: skip
+        if row.get("speed"):
+            facts.append(f"{row['speed']:,.0f} a second here")
+        say(f"  {plain(row['name']):<25} {plain(', '.join(facts))}")
+        source = row.get("about") or str(row["source"]) + (f"@{row['revision'][:8]}" if row.get("revision") else "")
+        say(f"  {'':<25} [dim]{plain(source)}[/]")
+    say()
 
 
 @group.command(
@@ -101,7 +89,7 @@ def add(
 
     with Progress(quiet=as_json) as progress:
         facts = api.add_base(
-            source, name=name, card=None if card is None else str(card), licence=licence, progress=progress
+            source, name=name, card=card, licence=licence, progress=progress
         )  # fmt: skip
     if as_json:
         print_json(facts)

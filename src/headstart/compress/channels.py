@@ -14,7 +14,7 @@ Letters: T tokens, K inner channels, N outputs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +23,14 @@ from numpy.typing import NDArray
 
 from headstart.backbone import Contents, Portable
 from headstart.compress.layers import Linear, linears, plain_nodes
-from headstart.compress.surgery import Facts, Feed, arrays, copied, feeds, makers, rebuilt, session, size, spread, users
+from headstart.compress.stepping import Front
+from headstart.compress.surgery import Facts, arrays, copied, feeds, makers, rebuilt, size, spread, users
 from headstart.errors import InputError
 
 SAMPLE = 1_500  # contents that channels are judged and layers refitted on
 RIDGE = 1e-3  # of the mean diagonal of the Gram matrix
 ROUNDS = 10  # in which channels leave
+GATHERED = 8  # batches at a time
 WISE = {
     "Gelu", "FastGelu", "QuickGelu", "BiasGelu", "Relu", "Erf", "Tanh", "Sigmoid", "Mul", "Add", "Sub", "Div", "Pow",
     "Elu", "LeakyRelu", "Selu", "Softplus", "HardSigmoid", "HardSwish", "Mish", "Swish", "Clip", "Identity", "Sqrt", "Neg",
@@ -102,11 +104,14 @@ def prune(portable: Portable, contents: Contents, *, keep: float = 0.5, sample: 
     """
     if not 0 < keep < 1:
         raise InputError(f"the share of channels to keep is between 0 and 1, not {keep}.")
-    before, made = size(portable), copied(portable)
+    before, original, made = size(portable), copied(portable).model, copied(portable)
     found = pairs(made.model)
     if not found:
         raise InputError("no feed-forward part in float32 was found in this network; prune channels before 8 bits.")
-    given = [feed for _, feed in feeds(made, spread(contents, sample))]
+    given = tuple(feed for _, feed in feeds(made, spread(contents, sample)))
+    if not given:
+        raise InputError("channels are judged on contents, and there are none.")
+    whole, front = Front(given), Front(given)
     kept = of = 0
     errors = []
     for i in range(len(found)):
@@ -114,7 +119,12 @@ def prune(portable: Portable, contents: Contents, *, keep: float = 0.5, sample: 
         K = len(pair.down.W)
         left = min(K, max(MULTIPLE, round(keep * K / MULTIPLE) * MULTIPLE))
         kept, of = kept + left, of + K
-        moments = _moments(portable, made, pair, given)
+        stream = [pair.stream] if pair.stream else []
+        whole = whole.moved(original, [pair.total])
+        front = front.moved(made.model, [*{up.x for up in pair.ups}, *stream])
+        moments = _moments(
+            whole.values(original, [pair.total]), front.values(made.model, [pair.down.x, *stream]), pair
+        )
         if moments.count < 2 * left:
             raise InputError(
                 f"{moments.count:,} tokens are too few to fit {left:,} channels of a layer to; give at least "
@@ -142,27 +152,16 @@ class Moments:
     power: float  # mean squared length of the target about its mean
 
 
-def _moments(whole: Portable, pruned: Portable, pair: Pair, given: Sequence[Feed]) -> Moments:
-    from onnx import ValueInfoProto
-
-    sessions = []
-    for portable, names in ((whole, [pair.total]), (pruned, [pair.down.x] + ([pair.stream] if pair.stream else []))):
-        model = type(portable.model)()
-        model.CopyFrom(portable.model)
-        model.graph.ClearField("output")
-        model.graph.output.extend(ValueInfoProto(name=name) for name in names)
-        rebuilt(model, list(model.graph.node), {})
-        sessions.append((session(model), names))
+def _moments(targets: Iterator[list[Any]], inside: Iterator[list[Any]], pair: Pair) -> Moments:
+    """From the tensors [total] of the whole network and [inner channels, stream or nothing] of the pruned one."""
     K, N = pair.down.W.shape
     count, power = 0, 0.0
     gram, cross, mean, aim = np.zeros((K, K)), np.zeros((K, N)), np.zeros(K), np.zeros(N)
-    for feed in given:
-        target, *inside = [
-            value.reshape(-1, value.shape[-1]) for run, names in sessions for value in run.run(names, _for(run, feed))
-        ]
-        h = inside[0]
+    for batches in _gathered(zip(targets, inside, strict=True)):
+        h = np.concatenate([found[0].reshape(-1, K) for _, found in batches])
+        target = np.concatenate([whole[0].reshape(-1, N) for whole, _ in batches])
         if pair.stream:
-            target = target - inside[1]
+            target = target - np.concatenate([found[1].reshape(-1, N) for _, found in batches])
         gram += h.T @ h
         cross += h.T @ target
         mean += h.sum(0)
@@ -176,22 +175,31 @@ def _moments(whole: Portable, pruned: Portable, pair: Pair, given: Sequence[Feed
     )  # fmt: skip
 
 
-def _for(run: Any, feed: Feed) -> Feed:
-    """The part of a feed that a session takes."""
-    return {given.name: feed[given.name] for given in run.get_inputs()}
+def _gathered(batches: Iterable[Any]) -> Iterator[list[Any]]:
+    """Some batches at a time: a sum over few long ones is quicker than over many short ones."""
+    held = []
+    for batch in batches:
+        held.append(batch)
+        if len(held) == GATHERED:
+            yield held
+            held = []
+    if held:
+        yield held
 
 
 def _fitted(m: Moments, left: int) -> tuple[NDArray[np.int64], Doubles, Doubles, float]:
     """Which channels stay, their weights (left, N) and bias (N,), and the share of the target left unexplained."""
     rows = np.arange(len(m.gram))
     gram = m.gram + np.eye(len(rows)) * RIDGE * np.trace(m.gram) / len(rows)
+    inverse = np.linalg.inv(gram)
     goals = np.unique(np.geomspace(left, len(rows), ROUNDS + 1).astype(int))[::-1][1:]
-    for goal in [*goals.tolist(), left]:
-        inverse = np.linalg.inv(gram[np.ix_(rows, rows)].astype(np.float32)).astype(np.float64)
-        W = inverse @ m.cross[rows]
-        if len(rows) > goal:
-            cost = (W**2).sum(1) / np.maximum(np.diag(inverse), 1e-12)
-            rows = np.sort(rows[np.argsort(-cost, kind="stable")[:goal]])
+    for goal in goals.tolist():
+        cost = ((inverse @ m.cross[rows]) ** 2).sum(1) / np.maximum(np.diag(inverse), 1e-12)
+        order = np.argsort(-cost, kind="stable")
+        stay, leave = np.sort(order[:goal]), order[goal:]
+        across = inverse[np.ix_(stay, leave)]  # the inverse of what stays, from that of all: no new one is needed
+        inverse = inverse[np.ix_(stay, stay)] - across @ np.linalg.solve(inverse[np.ix_(leave, leave)], across.T)
+        rows = rows[stay]
     W = np.linalg.solve(gram[np.ix_(rows, rows)], m.cross[rows])
     explained = 2 * (W * m.cross[rows]).sum() - (W * (m.gram[np.ix_(rows, rows)] @ W)).sum()
     return rows, W, m.aim - m.mean[rows] @ W, float(1 - explained / max(m.power, 1e-12))

@@ -14,6 +14,7 @@ import numpy as np
 
 from headstart.backbone import Portable
 from headstart.backbones.plain import unmasked
+from headstart.compress.channels import pairs
 from headstart.compress.layers import Linear, linears, plain_nodes
 from headstart.compress.surgery import Facts, Feed, copied, rebuilt, session, size
 
@@ -60,12 +61,14 @@ def _probes(portable: Portable) -> list[Feed]:
 
 
 def merged(model: Any) -> None:
-    """Linear layers with one input become one, and its output is split."""
+    """Linear layers with one input become one, and its output is split; gates of feed-forward parts stay by themselves."""
     from onnx import helper
 
+    gates = {up.y for pair in pairs(model) for up in pair.ups}
     groups: dict[str, list[Linear]] = {}
     for layer in linears(model):
-        groups.setdefault(layer.x, []).append(layer)
+        if layer.y not in gates:
+            groups.setdefault(layer.x, []).append(layer)
     groups = {x: group for x, group in groups.items() if len(group) > 1}
     gone = {name for group in groups.values() for layer in group for name in layer.nodes}
     nodes, new = [node for node in model.graph.node if node.output[0] not in gone], {}

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.backbone import Contents, Portable
-from headstart.compress.surgery import Facts, Feed, copied, feeds, makers, size, spread
+from headstart.compress.surgery import Facts, Feed, copied, feeds, makers, put, size, spread
 from headstart.errors import InputError
 
 SAMPLE = 96  # pictures that constants are measured on
@@ -88,6 +88,8 @@ def _static(model: Any, given: Sequence[Feed]) -> Any:
         )
         made = onnx.load(str(path))
     made.ClearField("metadata_props")
+    domains = {node.domain for node in made.graph.node}
+    put(made, "opset_import", [opset for opset in made.opset_import if opset.domain in domains])
     return made
 
 

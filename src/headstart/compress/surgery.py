@@ -179,7 +179,9 @@ def feeds(portable: Portable, contents: Contents) -> Iterator[tuple[Array, Feed]
 
     if portable.preprocessing is None:
         raise InputError("this picture network does not say how a picture becomes its input.")
-    for part in np.array_split(np.arange(len(contents)), -(-len(contents) // PICTURES)):
+    for part in np.array_split(np.arange(len(contents)), -(-len(contents) // PICTURES) or 1):
+        if len(part) == 0:
+            continue
         pixels = [portable.preprocessing.apply(decoded(contents[i])) for i in part]  # type: ignore[arg-type]
         yield part, {names[0]: np.stack(pixels)}
 

@@ -14,10 +14,11 @@ PERIOD = 64  # segments of one unit at most
 MOST = 0.5  # of the work is in the repeated units of a transformer
 
 PLACES = ("map", "grid", "tokens")
-ACTIVATIONS = frozenset(
-    """Relu Clip HardSwish HardSigmoid LeakyRelu PRelu Elu Selu Sigmoid Tanh Gelu QuickGelu FastGelu Mish Swish Softplus
-    BatchNormalization Identity Cast QuantizeLinear DequantizeLinear""".split()
-)
+_ACTIVATIONS = """
+    Relu Clip HardSwish HardSigmoid LeakyRelu PRelu Elu Selu Sigmoid Tanh Gelu QuickGelu FastGelu Mish Swish Softplus
+    BatchNormalization Identity Cast QuantizeLinear DequantizeLinear
+"""
+ACTIVATIONS = frozenset(_ACTIVATIONS.split())
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,12 @@ from typing import Any
 from headstart.graph.reading import count, nbytes, takes
 
 Shapes = Mapping[str, tuple[int, ...]]
-PRODUCTS = frozenset(
-    """MatMul FusedMatMul TransposeMatMul MatMulInteger QLinearMatMul MatMulIntegerToFloat DynamicQuantizeMatMul
-    MatMulNBits Gemm FusedGemm QGemm""".split()
-)
-CONVOLUTIONS = frozenset(
-    "Conv FusedConv NhwcFusedConv QLinearConv ConvInteger NhwcConv".split()
-)
+_PRODUCTS = """
+    MatMul FusedMatMul TransposeMatMul MatMulInteger QLinearMatMul MatMulIntegerToFloat DynamicQuantizeMatMul
+    MatMulNBits Gemm FusedGemm QGemm
+"""
+PRODUCTS = frozenset(_PRODUCTS.split())
+CONVOLUTIONS = frozenset({"Conv", "FusedConv", "NhwcFusedConv", "QLinearConv", "ConvInteger", "NhwcConv"})
 
 
 def weights(graph: Any) -> dict[str, Any]:

@@ -100,7 +100,11 @@ def halves(model: Any, tap: Found, output: str | None = None) -> tuple[Any, Any]
             continue
         low = any(name in content and name not in high for name in takes(node))
         if low and node.op_type in flow.WITHOUT_CONTENT:
-            kind = TensorProto.INT64 if node.op_type in ("Shape", "Size", "NonZero", "ArgMax", "ArgMin") else TensorProto.BOOL
+            kind = (
+                TensorProto.INT64
+                if node.op_type in ("Shape", "Size", "NonZero", "ArgMax", "ArgMin")
+                else TensorProto.BOOL
+            )
             crossing += [(name, kind) for name in node.output if name in needed]
             continue
         kept.append(node)

@@ -14,13 +14,15 @@ from typing import Any
 from headstart.errors import ModelError
 from headstart.graph.reading import said, takes
 
-WITHOUT_CONTENT = frozenset(
-    """Shape Size Equal Less LessOrEqual Greater GreaterOrEqual Not And Or Xor IsNaN IsInf NonZero ArgMax ArgMin
-    ConstantOfShape EyeLike""".split()
-)
+_WITHOUT_CONTENT = """
+    Shape Size Equal Less LessOrEqual Greater GreaterOrEqual Not And Or Xor IsNaN IsInf NonZero ArgMax ArgMin
+    ConstantOfShape EyeLike
+"""
+WITHOUT_CONTENT = frozenset(_WITHOUT_CONTENT.split())
 SIDES = ("attention_mask", "token_type_ids", "position_ids")  # they say something about the data, and are not it
 TEXT, PICTURE = ("input_ids",), ("pixel_values", "input", "images", "image")
 EMBEDDINGS = ("sentence_embedding", "image_embeds", "text_embeds", "image_embedding", "text_embedding", "embeddings")
+FEW = 32  # numbers a row are no feature
 HIDDEN = re.compile(r"hidden_states|attentions|past|present")
 CLASSES = re.compile(r"logits|prob|softmax|class", re.IGNORECASE)
 
@@ -102,7 +104,8 @@ def joints(nodes: Sequence[Any], path: Sequence[int], content: frozenset[str], d
     """
     last = {name: i for i in path for name in takes(nodes[i]) if name in content}
     last[output] = len(nodes)
-    open_, found = {data}, []
+    open_: set[str] = {data}
+    found: list[str] = []
     for i in path:
         open_.update(name for name in nodes[i].output if last.get(name, -1) > i)
         open_ -= {name for name in takes(nodes[i]) if last.get(name) == i}
@@ -121,10 +124,10 @@ def flow(model: Any, output: str, modality: str | None = None) -> Flow:
     reaching, path = {output}, []
     for i in range(len(nodes) - 1, -1, -1):  # content only: a way through a mask is no way
         node = nodes[i]
-        if i in needed and node.op_type not in WITHOUT_CONTENT and any(name in reaching for name in node.output):
-            if any(name in content for name in takes(node)):
-                path.append(i)
-                reaching.update(name for name in takes(node) if name in content)
+        read = [name for name in takes(node) if name in content]
+        if i in needed and read and node.op_type not in WITHOUT_CONTENT and reaching & set(node.output):
+            path.append(i)
+            reaching.update(read)
     path.reverse()
     return Flow(start, output, tuple(path), content, tuple(joints(nodes, path, content, start, output)))
 
@@ -139,14 +142,12 @@ def chosen(model: Any, ranks: dict[str, int], widths: dict[str, int | None], mod
     names = [value.name for value in model.graph.output if value.name in content]
     if not names:
         raise ModelError(f"no output depends on {said(start)}.")
-    maker = {name: node for node in nodes for name in node.output}
 
     def order(name: str) -> tuple[int, int]:
         depth = len(ancestors(nodes, [name]))
-        classes = widths.get(name) in (1000, 1001, 21841, 21843) or CLASSES.search(name) is not None
-        if classes or (name in maker and maker[name].op_type in ("Softmax", "LogSoftmax")):
+        if classes(model, name, ranks[name], widths[name]):
             return 0, depth
-        if ranks.get(name, 0) not in (2, 3, 4) or HIDDEN.search(name.replace("last_hidden_state", "")):
+        if ranks[name] not in (2, 3, 4) or HIDDEN.search(name.replace("last_hidden_state", "")):
             return 1, -depth
         if name in EMBEDDINGS:
             return 5, -EMBEDDINGS.index(name)
@@ -154,11 +155,11 @@ def chosen(model: Any, ranks: dict[str, int], widths: dict[str, int | None], mod
             return (2 if modality == "text" and "pooler" in name else 4), depth
         return 3, depth
 
-    return max(names, key=order)
+    return str(max(names, key=order))
 
 
-def classes(model: Any, output: str, width: int | None) -> bool:
-    """Whether an output holds scores of classes, not a feature."""
+def classes(model: Any, output: str, rank: int, width: int | None) -> bool:
+    """Whether an output holds scores of classes, not a feature: by its name, by what makes it, by how many there are."""
     maker = next((node.op_type for node in model.graph.node if output in node.output), "")
-    known = width in (1000, 1001, 21841, 21843) or CLASSES.search(output) is not None
-    return known or maker in ("Softmax", "LogSoftmax")
+    known = rank == 2 and width is not None and (width in (1000, 1001, 21841, 21843) or width < FEW)
+    return known or CLASSES.search(output) is not None or maker in ("Softmax", "LogSoftmax")

@@ -23,17 +23,18 @@ WEIGHTS = 2**35  # bytes of all weights together
 ELEMENTS = 2**28  # of a tensor that the graph makes out of nothing
 NODES = 100_000
 DEPTH = 3  # graphs in graphs, as the branches of an If
-OPSETS = range(7, 27)  # of the standard operators
+OPSETS = range(8, 27)  # of the standard operators
 
-MICROSOFT = frozenset(
-    """Attention BiasAdd BiasGelu BiasSoftmax BiasSplitGelu DecoderMaskedMultiHeadAttention DequantizeLinear
+_MICROSOFT = """
+    Attention BiasAdd BiasGelu BiasSoftmax BiasSplitGelu DecoderMaskedMultiHeadAttention DequantizeLinear
     DynamicQuantizeMatMul EmbedLayerNormalization FastGelu FusedConv FusedGemm FusedMatMul FusedMatMulActivation
     GatherBlockQuantized Gelu GroupNorm GroupQueryAttention MatMulIntegerToFloat MatMulNBits MultiHeadAttention NhwcConv
     NhwcFusedConv NhwcMaxPool QAttention QEmbedLayerNormalization QGemm QLinearAdd QLinearAveragePool QLinearConcat
     QLinearConv QLinearGlobalAveragePool QLinearLeakyRelu QLinearMul QLinearReduceMean QLinearSigmoid QLinearSoftmax
     QMoE QOrderedMatMul QuantizeLinear QuickGelu RelativePositionBias RotaryEmbedding SkipGroupNorm
-    SkipLayerNormalization SkipSimplifiedLayerNormalization TransposeMatMul""".split()
-)
+    SkipLayerNormalization SkipSimplifiedLayerNormalization TransposeMatMul
+"""
+MICROSOFT = frozenset(_MICROSOFT.split())
 LOOPS = frozenset({"Loop", "Scan", "SequenceMap"})
 RANDOM = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
@@ -49,7 +50,7 @@ def load(path: Path, *, limit: int = LIMIT) -> Any:
     Raises NotFound, ModelError with the reason.
     """
     import onnx
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     path = Path(path)
     if not path.is_file():
@@ -76,17 +77,18 @@ def check(model: Any, folder: Path | None = None) -> None:
     """
     if not model.HasField("graph") or not model.graph.node:
         raise ModelError("it holds no graph.")
+    _names(model)
     if len(model.functions):
         raise ModelError(f"it holds functions of its own, as {said(model.functions[0].name)}: export it without.")
     if len(model.training_info):
         raise ModelError("it holds a training graph: export it for inference.")
-    opsets = {}
+    opsets: dict[str, int] = {}
     for entry in model.opset_import:
         domain = "" if entry.domain in STANDARD else entry.domain
         if opsets.setdefault(domain, entry.version) != entry.version:
             raise ModelError(f"it names two versions of the operators {said(domain or 'ai.onnx')}.")
-    if opsets.get("") not in OPSETS:
-        raise ModelError(f"opset {opsets.get('')}: opsets {OPSETS[0]} to {OPSETS[-1]} are known.")
+    if opsets.get("", 0) not in OPSETS:
+        raise ModelError(f"opset {opsets.get('', 0)}: opsets {OPSETS[0]} to {OPSETS[-1]} are known.")
     total = 0
     for graph, depth in graphs(model.graph):
         if depth > DEPTH:
@@ -107,8 +109,21 @@ def check(model: Any, folder: Path | None = None) -> None:
     _order(model.graph, frozenset())
 
 
+def _names(model: Any) -> None:
+    """Raise ModelError unless every name is text: the parser gives bytes for what is not UTF-8."""
+    found = [entry.domain for entry in model.opset_import]
+    for graph, _ in graphs(model.graph):
+        found += [thing.name for thing in (*graph.input, *graph.output, *graph.value_info, *graph.initializer)]
+        for node in graph.node:
+            found += [node.name, node.op_type, node.domain, *node.input, *node.output]
+            found += [attribute.name for attribute in node.attribute]
+    if any(not isinstance(name, str) for name in found):
+        raise ModelError("a name in it is not UTF-8: the file is damaged.")
+
+
 def said(name: str) -> str:
     """A name of a foreign file, fit to be printed."""
+    name = str(name)
     return repr(name if len(name) <= 80 else name[:77] + "...")
 
 
@@ -121,7 +136,9 @@ def graphs(graph: Any) -> Iterator[tuple[Any, int]]:
         if depth <= DEPTH:
             for node in one.node:
                 for attribute in node.attribute:
-                    found += [(g, depth + 1) for g in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs)]
+                    found += [
+                        (g, depth + 1) for g in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs)
+                    ]
 
 
 def tensors(graph: Any) -> Iterator[Any]:
@@ -153,7 +170,7 @@ def external(tensor: Any) -> dict[str, str]:
     """Where the data of a tensor lie outside its file. Raises ModelError on what is not a plain name beside it."""
     entries: dict[str, str] = {}
     for entry in tensor.external_data:
-        if entry.key not in KEYS or entry.key in entries:
+        if not isinstance(entry.value, str) or entry.key not in KEYS or entry.key in entries:
             raise ModelError(f"tensor {said(tensor.name)}: external data with the key {said(entry.key)}.")
         entries[entry.key] = entry.value
     location = entries.get("location", "")
@@ -202,7 +219,7 @@ def bits() -> dict[int, int]:
 
     sizes = {"FLOAT": 32, "DOUBLE": 64, "FLOAT16": 16, "BFLOAT16": 16, "BOOL": 8, "INT4": 4, "UINT4": 4}
     sizes |= {f"{sign}INT{n}": n for sign in ("", "U") for n in (8, 16, 32, 64)}
-    sizes |= {name: 8 for name in ("FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2", "FLOAT8E5M2FNUZ")}
+    sizes |= dict.fromkeys(("FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2", "FLOAT8E5M2FNUZ"), 8)
     return {getattr(T, name): n for name, n in sizes.items()}
 
 

@@ -88,7 +88,17 @@ def _shape(value: Any, rows: int, tokens: int, size: tuple[int, int] | None) -> 
     height, width = size or (224, 224)
     last = declared[3] in (1, 3) and declared[1] not in (1, 3)
     free = [rows, height, width, 3] if last else [rows, 3, height, width]
-    return [d or f for d, f in zip(declared, free, strict=True)]
+    shape = [d or f for d, f in zip(declared, free, strict=True)]
+    if size and shape[1:] != free[1:]:
+        raise ModelError(
+            f"it takes pictures {said_shape(shape[1:])}, and the preprocessing gives {said_shape(free[1:])}."
+        )
+    return shape
+
+
+def said_shape(dims: Sequence[int]) -> str:
+    """Dimensions in words."""
+    return " x ".join(map(str, dims))
 
 
 def observe(

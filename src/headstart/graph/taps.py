@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headstart.errors import ModelError
 from headstart.graph import blocks, costs, flow, freeing, shapes
@@ -30,7 +29,9 @@ class Found:
 
     name: str  # "0", "1", ...; "top" is the network's own output
     tensor: str
-    kind: str  # tokens (n, t, d), map (n, d, h, w), grid (n, h, w, d), vector (n, d), stream (n * t, d), turned (t, n, d)
+    kind: (
+        str  # tokens (n, t, d), map (n, d, h, w), grid (n, h, w, d), vector (n, d), stream (n * t, d), turned (t, n, d)
+    )
     width: int  # d
     parameters: int  # numbers in the weights below
     operations: float  # share of the whole below, 0 to 1
@@ -48,6 +49,8 @@ class Anatomy:
     alone: bool  # rows must be run one by one
     words: int  # rows of the embedding of a text network, else 0
     parameters: int  # of the whole way to the output
+    layout: str  # of the input: NCHW or NHWC for pictures, else ""
+    dtype: str  # of the input: float32, float16, uint8, int64, ...
 
 
 def find(model: Any, folder: Path | None = None, modality: str | None = None) -> list[Found]:
@@ -56,11 +59,16 @@ def find(model: Any, folder: Path | None = None, modality: str | None = None) ->
 
 
 def anatomy(
-    model: Any, folder: Path | None = None, modality: str | None = None, size: tuple[int, int] | None = None
+    model: Any,
+    folder: Path | None = None,
+    modality: str | None = None,
+    size: tuple[int, int] | None = None,
+    longest: int | None = None,
 ) -> Anatomy:
-    """Taps, output and habits of a graph; runs it a few times on made-up content, pictures of `size` (height, width).
+    """Taps, output and habits of a graph; runs it a few times on made-up content.
 
-    Raises ModelError when it cannot be run, has no output that depends on the content, or only made-up shapes.
+    Pictures have `size` (height, width); one of the texts has `longest` tokens. Raises ModelError when the graph cannot
+    be run on these, or has no output that depends on the content.
     """
     main = flow.data(model, modality)
     declared = flow.dims(main) or []
@@ -79,6 +87,8 @@ def anatomy(
     if alone:
         trial = _Trial(model, folder, modality, size, words, (1, 1))
         trial.independent()
+    if tokens and longest:
+        trial.long(longest)
     return _described(trial, alone)
 
 
@@ -126,6 +136,14 @@ class _Trial:
                 return False
         return True
 
+    def long(self, tokens: int) -> None:
+        """Raise ModelError when a text of so many tokens cannot be run."""
+        feed = shapes.feed(self.model, self.modality, 1, tokens, None, min(self.words or 2, 1000))
+        try:
+            shapes.run(shapes.session(self.model, self.folder), [self.output], feed)
+        except ModelError as error:
+            raise ModelError(f"it does not take texts of {tokens:,} tokens: {error}") from None
+
 
 def _words(model: Any, data: str) -> int:
     """Rows of the table in which the token numbers are looked up; 0 where there is none."""
@@ -148,7 +166,9 @@ def _described(trial: _Trial, alone: bool) -> Anatomy:
     needed = flow.ancestors(nodes, [trial.output])
     made = [name for i in needed for name in nodes[i].output if name and not nodes[i].op_type.startswith("Sequence")]
     (first, second), types = shapes.observe(model, made, trial.feeds, trial.folder, way.joints)
-    work = {i: costs.operations(nodes[i], {**first, trial.data: trial.feeds[0][trial.data].shape}, tensors) for i in needed}
+    work = {
+        i: costs.operations(nodes[i], {**first, trial.data: trial.feeds[0][trial.data].shape}, tensors) for i in needed
+    }
     whole = sum(work.values()) or 1.0
     layouts = _layouts(nodes, way, first, trial)
     kinds = {
@@ -174,10 +194,12 @@ def _described(trial: _Trial, alone: bool) -> Anatomy:
         data=trial.data,
         taps=taps,
         top=found("top", trial.output) if kinds[trial.output] else None,
-        classes=flow.classes(model, trial.output, output[-1] if output else None),
+        classes=flow.classes(model, trial.output, len(output), output[-1] if output else None),
         alone=alone,
         words=trial.words,
         parameters=costs.parameters((nodes[i] for i in needed), tensors)[0],
+        layout=layouts.get(trial.data, ""),
+        dtype=str(trial.feeds[0][trial.data].dtype),
     )
 
 
@@ -202,9 +224,7 @@ def _kind(a: Sequence[int], b: Sequence[int], trial: _Trial, layout: str) -> str
     return ""
 
 
-def _layouts(
-    nodes: Sequence[Any], way: flow.Flow, seen: Mapping[str, Sequence[int]], trial: _Trial
-) -> dict[str, str]:
+def _layouts(nodes: Sequence[Any], way: flow.Flow, seen: Mapping[str, Sequence[int]], trial: _Trial) -> dict[str, str]:
     """Where the channels are: NCHW or NHWC for four dimensions, "second" for (n, d, t). Convolutions are NCHW here."""
     shape = trial.feeds[0][trial.data].shape
     found = {}
@@ -278,4 +298,3 @@ def _segments(
         inside = []
         joint = next(joints, "")
     return found
-

@@ -28,6 +28,7 @@ def anatomy(
     path: Path,
     modality: str | None = None,
     size: tuple[int, int] | None = None,
+    tokens: int | None = None,
     *,
     seconds: int = SECONDS,
     memory: int = MEMORY,
@@ -38,7 +39,7 @@ def anatomy(
         raise NotFound(f"{path} is not there.")
     weight = sum(file.stat().st_size for file in path.parent.iterdir() if file.is_file())
     order = {
-        "path": str(path.resolve()), "modality": modality, "size": size, "seconds": seconds,
+        "path": str(path.resolve()), "modality": modality, "size": size, "tokens": tokens, "seconds": seconds,
         "memory": memory + TIMES * weight,
     }  # fmt: skip
     environment = {name: os.environ[name] for name in KEPT if name in os.environ}
@@ -58,7 +59,9 @@ def anatomy(
         last = (done.stderr.strip().splitlines() or ["it was stopped"])[-1][:200]
         raise ModelError(f"{path.name}: {limit} ({last}).") from None
     if "error" in answer:
-        raise ModelError(answer["error"] if answer["error"].startswith(path.name) else f"{path.name}: {answer['error']}")
+        raise ModelError(
+            answer["error"] if answer["error"].startswith(path.name) else f"{path.name}: {answer['error']}"
+        )
     taps = tuple(Found(**tap) for tap in answer.pop("taps"))
     top = answer.pop("top")
     return Anatomy(**answer, taps=taps, top=Found(**top) if top else None)
@@ -87,7 +90,7 @@ def _main() -> dict[str, Any]:
     try:
         path = Path(order["path"])
         size = tuple(order["size"]) if order["size"] else None
-        return asdict(taps.anatomy(reading.load(path), path.parent, order["modality"], size))
+        return asdict(taps.anatomy(reading.load(path), path.parent, order["modality"], size, order["tokens"]))
     except HeadstartError as error:
         return {"error": str(error)}
     except (MemoryError, RecursionError) as error:

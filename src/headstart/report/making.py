@@ -90,7 +90,7 @@ def made(facts: Record) -> str:
     body, called = "", kind(facts)
     if head.get("name"):
         why = show(head["why"], SENTENCE) if head.get("why") else ""
-        body += "<h3>Head</h3>" + p(f"<strong>{show(head['name'])}</strong>{_details(head)}.", why)
+        body += "<h3>Head</h3>" + p(f"<strong>{show(head['name'])}</strong>{_details(head, called)}.", why)
     body += _candidates(records(head.get("candidates")), head, called)
     body += p(show(head["tie"], SENTENCE), kind="small") if head.get("tie") else ""
     listed = listing(_backbone(backbone, called))
@@ -145,10 +145,10 @@ def _backbone(given: Record, called: Kind) -> list[tuple[str, str]]:
     return pairs
 
 
-def _details(choice: Record) -> str:
+def _details(choice: Record, called: Kind) -> str:
     strength = number(choice.get("strength"))
     said = [f"strength {figure(strength)}"] if strength is not None else []
-    said += ["with unlabelled rows"] if choice.get("pool") is True else []
+    said += [f"with unlabelled {called.rows}"] if choice.get("pool") is True else []
     said += ["with mirrored views"] if choice.get("views") is True else []
     return "".join(f", {each}" for each in said)
 
@@ -162,7 +162,7 @@ def _candidates(rows: list[Record], chosen: Record, called: Kind) -> str:
         if value is None:
             continue
         mine = all((row.get(a) or None) == (chosen.get(b) or None) for a, b in same)
-        name = f"{show(row.get('head'))}<small>{_details(row)}{', chosen' if mine else ''}</small>"
+        name = f"{show(row.get('head'))}<small>{_details(row, called)}{', chosen' if mine else ''}</small>"
         interval = span(low, high) if low is not None and high is not None else ""
         drawn.append(Strip(name, value, low, high, cells=(percent(value), interval), strong=mine))
         ends += [each for each in (value, low, high) if each is not None]

@@ -49,6 +49,7 @@ class Archive:
     file: Path
     members: tuple[Member, ...]
     load: Callable[[str, int], bytes]  # path, the most bytes; raises ValueError with the reason
+    notes: tuple[str, ...] = ()
 
 
 def checked(path: str, seen: set[str], file: str) -> str | None:
@@ -114,7 +115,7 @@ def source(archive: Archive, encoding: str | None) -> Source:
             sample = next(table.batches(), None)
             named = {} if sample is None else candidates(pa.table(sample), table.load)
             if layout is None or any(paths.intersection(_paths(sample, column, top)) for column in named):
-                notes = [*table.notes, f"the table {shown(tables[0].path)} in the archive"]
+                notes = [*archive.notes, *table.notes, f"the table {shown(tables[0].path)} in the archive"]
                 return replace(table, name=name, digest=digest, notes=notes)
     if layout is None:
         raise DataError(
@@ -122,7 +123,7 @@ def source(archive: Archive, encoding: str | None) -> Source:
             file=name,
             todo="Pack a folder with a subfolder per class, or one CSV file with a column of paths and the pictures.",
         )
-    rows, notes = layout.rows, list(layout.notes)
+    rows, notes = layout.rows, [*archive.notes, *layout.notes]
     beside, split = ("label",) * layout.labelled, ("split",) * layout.splits
     if layout.modality == "image":
         odd = {row.id: row.path for row in rows if row.id != row.path}

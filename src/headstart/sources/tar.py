@@ -75,6 +75,8 @@ def _open(path: Path) -> Archive:
                 places[at] = (info.offset_data, info.size)
                 stream.seek(info.offset_data)
                 members.append(Member(at, info.size, stream.read(min(info.size, picturefile.HEAD))))
+            stream.seek(opened.offset)  # type: ignore[attr-defined]
+            ended = bool(stream.read(512))
     except DataError:
         raise
     except _FAULTS as error:
@@ -103,7 +105,8 @@ def _open(path: Path) -> Archive:
 
     if isinstance(stream, _File):
         members.sort(key=lambda m: [part.encode("utf-8", "surrogateescape") for part in m.path.split("/")])
-    return Archive(path, tuple(members), load)
+    notes = () if ended else ("the archive has no mark at its end, so files may be missing",)
+    return Archive(path, tuple(members), load, notes)
 
 
 def _said(error: BaseException) -> str:

@@ -53,7 +53,12 @@ def _open(path: Path) -> Archive:
         check_size(info.orig_filename, info.file_size, info.compress_size, total, name)
         if not info.is_dir():
             infos[at] = info
-    _check_places(opened, sorted(infos.values(), key=lambda info: info.header_offset), name)
+    try:
+        _check_places(opened, sorted(infos.values(), key=lambda info: info.header_offset), name)
+    except DataError:
+        raise
+    except _FAULTS as error:
+        raise DataError(f"this is a damaged zip archive ({_said(error)}).", file=name) from None
 
     def load(at: str, most: int) -> bytes:
         info = infos[at]
