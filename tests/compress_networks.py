@@ -10,10 +10,46 @@ from onnx import TensorProto, helper, numpy_helper
 from headstart.backbone import Portable
 from headstart.backbones.plain import joined
 
-WORDS = (
-    "the card was declined at a shop my new transfer is pending why top up failed again cash machine abroad exchange "
-    "rate fees charged twice refund not arrived yet change pin lost phone stolen verify identity limits account"
-).split()
+WORDS = [
+    "the",
+    "card",
+    "was",
+    "declined",
+    "at",
+    "a",
+    "shop",
+    "my",
+    "new",
+    "transfer",
+    "is",
+    "pending",
+    "why",
+    "top",
+    "up",
+    "failed",
+    "again",
+    "cash",
+    "machine",
+    "abroad",
+    "exchange",
+    "rate",
+    "fees",
+    "charged",
+    "twice",
+    "refund",
+    "not",
+    "arrived",
+    "yet",
+    "change",
+    "pin",
+    "lost",
+    "phone",
+    "stolen",
+    "verify",
+    "identity",
+    "limits",
+    "account",
+]
 WIDTH, INNER, HEADS, BLOCKS = 32, 128, 2, 2
 
 
@@ -27,7 +63,10 @@ def tokeniser(kind: str) -> str:
     """A tokenizer.json trained on the texts and some others: WordPiece, Unigram, BPE or bytes."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-    more = ["completely different things about gardens, oceans and mountains; über façade naïve 12345", "quick fox jumps"]
+    more = [
+        "completely different things about gardens, oceans and mountains; über façade naïve 12345",
+        "quick fox jumps",
+    ]
     corpus = texts(200) + more * 5
     if kind == "WordPiece":
         made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
@@ -55,7 +94,9 @@ def tokeniser(kind: str) -> str:
     made.train_from_iterator(corpus, trainer)
     first, last = (special[2], special[3]) if kind == "WordPiece" else (special[0], special[2])
     if kind == "bytes":
-        made.post_processor = processors.RobertaProcessing((last, made.token_to_id(last)), (first, made.token_to_id(first)))
+        made.post_processor = processors.RobertaProcessing(
+            (last, made.token_to_id(last)), (first, made.token_to_id(first))
+        )
     else:
         pair = [(first, made.token_to_id(first)), (last, made.token_to_id(last))]
         made.post_processor = processors.TemplateProcessing(single=f"{first} $A {last}", special_tokens=pair)

@@ -708,3 +708,46 @@ def test_any_configuration_gets_a_defined_answer(tmp_path_factory, files):
         bert.unknown(said.config)
     except (InputError, ModelError):
         pass
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "model.onnx", "backbone.json"])
+def test_weights_may_not_take_the_name_of_another_file(cache, tmp_path, name):  # A15
+    graph, raw = text_graph(external=name)
+    folder = written(tmp_path / "m", text_files(**{"onnx/model.onnx": None, "net.onnx": graph}))
+    (folder / name).write_bytes(raw)
+    with pytest.raises(ModelError, match=f"names '{name}' as the file of its weights"):
+        cards.outside(folder / "net.onnx")
+
+
+class Odd:
+    """A backbone whose rows feel one another, or whose features are no numbers."""
+
+    def __init__(self, kind):
+        from headstart.backbones.fake import Fake
+
+        self.kind, self.inner = kind, Fake()
+        self.card = self.inner.card
+
+    def encode(self, contents):
+        X = self.inner.encode(contents)
+        return {"mean": X - X.mean(0), "nan": X * np.nan, "narrow": X[:, 1:], "fine": X}[self.kind]
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [("mean", "feel one another"), ("nan", "not sound"), ("narrow", "not sound")]
+)
+def test_features_that_are_not_sound_are_refused(kind, said, monkeypatch):
+    monkeypatch.setattr(speed, "ENOUGH", 0.01)
+    with pytest.raises(ModelError, match=said):
+        speed.tried(Odd(kind))
+    assert speed.tried(Odd("fine"))["per_second"] > 0
+
+
+def test_a_measurement_that_is_damaged_is_forgotten(cache):
+    (cache / "backbones").mkdir(parents=True)
+    (cache / "backbones" / "speeds.json").write_text("{")
+    assert speed.measured() == {}
+    speed.keep("a", {"per_second": 1.0})
+    assert speed.measured() == {"a": {"per_second": 1.0}}
+    speed.forget("a")
+    assert speed.measured() == {}

@@ -76,6 +76,14 @@ def test_directions_are_seen(some):
     assert not shape[0].any()  # a plain picture has no shape
 
 
+def test_a_direction_between_two_bins_counts_for_the_nearer():
+    down, across = np.mgrid[:96, :96]
+    ramp = 2.0 * across + 0.5 * down  # at 14 degrees: 0.7 bins of 20
+    shape = part(Colours().encode([picture(np.repeat(ramp[..., None], 3, 2))]), "shape").reshape(16, 9) ** 2
+    shares = shape.sum(0) / shape.sum()
+    np.testing.assert_allclose(shares[:2], [0.3, 0.7], atol=0.03)
+
+
 def test_size_hardly_matters():
     rng = np.random.default_rng(1)
     base = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)).resize((320, 320), Image.Resampling.BICUBIC)

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from compress_networks import BLOCKS, INNER, picture_network, pictures, text_network, texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from compress_networks import BLOCKS, INNER, picture_network, pictures, text_network, texts
 from headstart.compress import channels, fuse, integers, layers, surgery, vocabulary
 from headstart.errors import InputError
 
@@ -68,7 +68,9 @@ def test_integers_are_near_and_small(gated):
     weights = sum(layer.W.size for layer in layers.linears(whole.model))
     assert facts.bytes_before - facts.bytes_after > 2.5 * weights
     values = surgery.arrays(small.model)
-    assert max(abs(value.astype(int)).max() for name, value in values.items() if name.endswith("/int8")) == integers.LIMIT
+    assert (
+        max(abs(value.astype(int)).max() for name, value in values.items() if name.endswith("/int8")) == integers.LIMIT
+    )
     assert not layers.linears(small.model)
 
 
@@ -101,7 +103,9 @@ def test_rows_do_not_feel_one_another(kind):
 
 
 def test_made_twice_it_is_the_same():
-    assert made("all").model.SerializeToString(deterministic=True) == made("all").model.SerializeToString(deterministic=True)
+    assert made("all").model.SerializeToString(deterministic=True) == made("all").model.SerializeToString(
+        deterministic=True
+    )
 
 
 def test_smoothing_evens_out_a_loud_channel():
@@ -141,7 +145,7 @@ def test_refitting_beats_leaving_out():
     half, _ = channels.prune(whole, TEXTS, keep=0.5)
     bare = surgery.copied(whole)
     for pair, fitted in zip(channels.pairs(whole.model), channels.pairs(half.model), strict=True):
-        columns = [int(np.flatnonzero((pair.ups[0].W.T == column).all(1))[0]) for column in fitted.ups[0].W.T]
+        columns = [int(np.flatnonzero((column == pair.ups[0].W.T).all(1))[0]) for column in fitted.ups[0].W.T]
         channels._sliced(bare.model, pair, np.array(columns), pair.down.W[columns], pair.down.b)
     assert unexplained(half, whole, TEXTS) < 0.5 * unexplained(bare, whole, TEXTS)
 
@@ -178,8 +182,8 @@ def test_channels_that_do_nothing_leave_without_loss():
 
 def test_refusals():
     whole = text_network()
-    with pytest.raises(InputError, match="between 0 and 1, not 1.5"):
-        channels.prune(whole, TEXTS, keep=1.5)
+    with pytest.raises(InputError, match="between 0 and 1, not 7"):
+        channels.prune(whole, TEXTS, keep=7)
     with pytest.raises(InputError, match="tokens are too few to fit 64 channels"):
         channels.prune(whole, TEXTS[:3])
     with pytest.raises(InputError, match="no feed-forward part"):

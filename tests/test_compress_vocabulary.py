@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from compress_networks import WORDS, text_network, texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from compress_networks import WORDS, text_network, texts
 from headstart.compress import surgery, tokenisers, vocabulary
 from headstart.compress.vocabulary import narrow, prune
 from headstart.errors import InputError

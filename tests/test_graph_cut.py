@@ -5,10 +5,11 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto
 
 from headstart.errors import InputError
 from headstart.graph import cut, flow, freeing, reading, shapes, taps
-from small_graphs import convolutions, transformer
+from small_graphs import Graph, convolutions, transformer
 
 TEXT = {"input_ids": np.random.default_rng(0).integers(0, 50, (4, 6)).astype(np.int64)}
 SIDES = {name: shapes.side(name, 4, 6) for name in ("attention_mask", "token_type_ids")}
@@ -58,7 +59,8 @@ def test_halves_composed_are_the_whole(made):
             assert np.abs(value - whole[name]).max() <= 1e-5
         weights = [{tensor.name for tensor in half.graph.initializer} for half in (below, above)]
         assert above.graph.input[0].name == tap.tensor == below.graph.output[0].name
-        assert weights[0] and (weights[1] or tap is found[-2])
+        assert weights[0]
+        assert weights[1] or tap is found[-2]
         assert all(value.name != flow.data(model).name for value in above.graph.input)
 
 
@@ -67,7 +69,8 @@ def test_features_are_pooled_states_of_unit_length(made):
     data = {name: value for name, value in feed.items() if name not in flow.SIDES}
     for tap in found:
         states = run(cut.states(model, [tap.name], found), data)[f"states {tap.name}"]
-        assert states.ndim == 3 and states.shape[::2] == (4, tap.width)
+        assert states.ndim == 3
+        assert states.shape[::2] == (4, tap.width)
         got = run(cut.features(model, tap.name, found), data)["features"]
         assert np.abs(got - unit(states.mean(1))).max() <= 1e-5
         if tap.name != "top":
@@ -88,11 +91,13 @@ def test_several_taps_in_one_pass_are_those_one_by_one(made):
 def test_what_is_above_is_gone(made):
     model, _, found = made
     sizes = [cut.features(model, tap.name, found).ByteSize() for tap in found[:-1]]
-    assert sizes == sorted(set(sizes)) and sizes[-1] <= 1.2 * model.ByteSize()
+    assert sizes == sorted(set(sizes))
+    assert sizes[-1] <= 1.2 * model.ByteSize()
     small = cut.features(model, found[0].name, found)
     held = sum(reading.count(t) for t in small.graph.initializer if t.data_type == 1 and len(t.dims))
     assert held == found[0].parameters
-    assert [o.name for o in small.graph.output] == ["features"] and len(small.graph.input) == 1
+    assert [o.name for o in small.graph.output] == ["features"]
+    assert len(small.graph.input) == 1
     reading.check(small)
 
 
@@ -110,7 +115,7 @@ def test_any_cut_of_known_parts_can_be_made(names, count):
 @pytest.mark.parametrize("name", ["9", "max9", "maxtop", "0+0", "", "0+", "top top", "max"])
 def test_other_cuts_are_refused(name):
     model, _ = convolutions()
-    with pytest.raises(InputError, match="cannot be made|no tap"):
+    with pytest.raises(InputError, match=r"cannot be made|no tap"):
         cut.features(model, name, places(model))
     with pytest.raises(InputError, match="no tap"):
         cut.states(model, ["9"], places(model))
@@ -135,3 +140,21 @@ def test_a_tap_that_is_no_joint_has_no_halves():
     found = places(model)
     with pytest.raises(InputError, match="nothing is above"):
         cut.halves(model, found[-1])
+
+
+@pytest.mark.parametrize("kind", ["post", "pre", "opset13"])
+def test_side_inputs_made_inside_are_those_given_from_outside(kind):
+    model, feed = MADE[kind][0](), MADE[kind][1]
+    whole = run(model, feed)["last_hidden_state"]
+    got = run(cut.features(model, "top", places(model)), TEXT)["features"]
+    assert np.abs(got - unit(whole.mean(1))).max() <= 1e-5
+
+
+def test_positions_are_counted_from_nought():
+    g = Graph()
+    ids, at = (g.given(name, TensorProto.INT64, ["n", "t"]) for name in ("input_ids", "position_ids"))
+    g.op("Add", g.op("Gather", g.weight(50, 40), ids), g.op("Gather", g.weight(64, 40), at), out="y")
+    model = g.model("y", rank=3)
+    whole = run(model, {**TEXT, "position_ids": np.tile(np.arange(6), (4, 1))})["y"]
+    found = taps.Found("top", "y", "tokens", 40, 0, 1.0)
+    assert np.abs(run(cut.states(model, ["top"], [found]), TEXT)["states top"] - whole).max() <= 1e-6

@@ -62,7 +62,9 @@ def test_shares_rise_to_one_and_parameters_are_counted():
     model, _ = transformer(3)
     found = taps.anatomy(model)
     shares = [tap.operations for tap in found.taps]
-    assert shares == sorted(set(shares)) and 0 < shares[0] < 0.1 and 0.99 < shares[-1] <= 1 == found.top.operations
+    assert shares == sorted(set(shares))
+    assert 0 < shares[0] < 0.1
+    assert 0.99 < shares[-1] <= 1 == found.top.operations
     first, block = found.taps[0].parameters, 4 * 32 * 32 + 2 * 32 * 64 + 4 * 32
     assert first == (50 + 2 + 64) * 32 + 2 * 32
     assert [tap.parameters - first for tap in found.taps] == [k * block for k in range(4)]
@@ -89,7 +91,8 @@ def test_stages_of_convolutions():
 def test_an_embedding_is_preferred_to_classes():
     assert taps.anatomy(convolutions(classes="both")[0]).top.tensor == "embedding"
     found = taps.anatomy(convolutions(classes=True)[0])
-    assert found.classes and found.top.tensor == "logits"
+    assert found.classes
+    assert found.top.tensor == "logits"
 
 
 def test_patches_with_a_first_token():
@@ -140,9 +143,11 @@ def test_what_flows_around_a_block_is_no_tap():
 @pytest.mark.parametrize("flat", ["Flatten", "Reshape"])
 def test_a_fixed_batch_is_freed(flat):
     found = taps.anatomy(convolutions(batch=1, flat=flat)[0])
-    assert not found.alone and found.top.width == 48
+    assert not found.alone
+    assert found.top.width == 48
     model = convolutions(batch=1)[0]
-    assert flow.dims(freeing.freed(model).graph.input[0])[0] is None and flow.dims(model.graph.input[0])[0] == 1
+    assert flow.dims(freeing.freed(model).graph.input[0])[0] is None
+    assert flow.dims(model.graph.input[0])[0] == 1
 
 
 def test_rows_that_feel_one_another_are_run_alone():
@@ -150,6 +155,14 @@ def test_rows_that_feel_one_another_are_run_alone():
     x = g.op("MatMul", g.given("input", TensorProto.FLOAT, ["n", 40]), g.weight(40, 40))
     g.op("Div", x, g.op("ReduceMax", x, keepdims=0), out="y")  # as dynamic quantisation has it
     assert taps.anatomy(g.model("y")).alone
+
+
+def test_a_fixed_batch_that_cannot_be_freed():
+    g = Graph()
+    x = g.op("Conv", g.given("input", TensorProto.FLOAT, [4, 3, 8, 8]), g.weight(8, 3, 3, 3))
+    g.op("Add", g.op("ReduceMean", x, axes=[2, 3], keepdims=0), g.weight(4, 8), out="y")
+    with pytest.raises(ModelError, match="exactly 4 rows at a time"):
+        taps.find(g.model("y"))
 
 
 def test_what_cannot_be_used_is_said():
@@ -220,5 +233,7 @@ def test_mobilenets(shared, file, widths):
     found = taps.anatomy(reading.load(shared / "backbones" / f"{file}.onnx"))
     assert [tap.width for tap in found.taps] == widths
     shares = [tap.operations for tap in found.taps]
-    assert shares == sorted(shares) and found.top.operations == 1 and found.top.kind == "vector"
+    assert shares == sorted(shares)
+    assert found.top.operations == 1
+    assert found.top.kind == "vector"
     assert (found.top.width, found.classes, found.alone) == (widths[-1], False, False)

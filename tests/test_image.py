@@ -257,9 +257,11 @@ def header(form: str, w: int, h: int) -> bytes:
 @pytest.mark.parametrize("form", ["PNG", "GIF", "BMP", "JPEG", "TIFF"])
 @pytest.mark.parametrize(("w", "h"), [(50_000, 50_000), (10_000, 9_000), (60_000, 2_000)])
 def test_bombs_are_refused_by_their_header(form, w, h):
-    with warnings.catch_warnings(record=True) as said, pytest.raises(ValueError, match="64 million"):
+    content = header(form, w, h)
+    with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        decoded(header(form, w, h))
+        with pytest.raises(ValueError, match="64 million"):
+            decoded(content)
     assert said == []
 
 
@@ -318,7 +320,7 @@ SEEDS = {
 def test_cut_short(name):
     content = SEEDS[name]
     for share in (0.1, 0.5, 0.9):
-        with pytest.raises(ValueError, match="cut short|damaged"):
+        with pytest.raises(ValueError, match=r"cut short|damaged"):
             decoded(content[: int(len(content) * share)])
 
 
@@ -333,9 +335,9 @@ def test_mutated_pictures_give_a_picture_or_a_reason(name, cut, at, new, early, 
     try:
         picture = decoded(content[:place] + new + content[place + length :], 16)
     except ValueError as error:
-        assert type(error) is ValueError
-        assert 0 < len(str(error)) < 200
-        return
+        if type(error) is ValueError and 0 < len(str(error)) < 200:
+            return
+        raise
     assert picture.mode == "RGB"
     assert picture.resize((4, 4)).size == (4, 4)
 
@@ -347,7 +349,8 @@ def test_any_bytes_give_a_picture_or_a_reason(start, rest):
     try:
         decoded(start + rest)
     except ValueError as error:
-        assert type(error) is ValueError
+        if type(error) is not ValueError:
+            raise AssertionError("of another kind") from error
 
 
 def test_every_odd_exception_is_a_reason(monkeypatch):
@@ -358,7 +361,7 @@ def test_every_odd_exception_is_a_reason(monkeypatch):
             raise odd
 
         monkeypatch.setattr(ImageFile.ImageFile, "load", broken)
-        with pytest.raises(ValueError, match="damaged|memory|cut short"):
+        with pytest.raises(ValueError, match=r"damaged|memory|cut short"):
             decoded(SEEDS["PNG"])
 
 

@@ -312,3 +312,49 @@ def test_changed_weights_are_refused(elsewhere, tmp_path):
         found = hashlib.file_digest(file, "sha256").hexdigest()
     with pytest.raises(ModelError, match=f"{found}, not {minilm.DIGESTS['model.safetensors']}"):
         MiniLM().encode(["a"])
+
+
+@here
+@pytest.mark.parametrize(
+    ("precision", "cut"), [("float32", "6+max6"), ("float32", "max0"), ("int8", "6"), ("int8", "1+max3+3")]
+)
+def test_the_portable_network_gives_the_same_features(golden, precision, cut):
+    """On its own: weights inside, standard inputs, and the size that the card says."""
+    from tokenizers import Tokenizer
+
+    backbone = MiniLM(precision, cut)
+    portable, card = backbone.portable(), backbone.card
+    assert [entry.name for entry in portable.model.graph.input] == ["input_ids"]
+    assert [entry.name for entry in portable.model.graph.output] == ["features"]
+    assert (portable.modality, portable.tokens, portable.preprocessing) == ("text", 256, None)
+    session = runtime.session(portable.model.SerializeToString(), Path("/nowhere"))
+    words = Tokenizer.from_str(portable.tokeniser.decode())
+    texts = [*golden[0], "", "a " * 400]
+    rows = [session.run(["features"], {"input_ids": np.array([words.encode(text).ids])})[0][0] for text in texts]
+    np.testing.assert_allclose(np.stack(rows), backbone.encode(texts), rtol=0, atol=1e-6)
+    held = sum(len(tensor.raw_data) for tensor in portable.model.graph.initializer)
+    assert card.size <= held < card.size + 10_000  # constants of the graph besides
+    assert sum(card.widths) == card.width == rows[0].size
+    if precision == "float32":
+        assert card.size == 4 * card.parameters
+
+
+@here
+def test_taps_and_what_lies_below_them():
+    taps = MiniLM().taps
+    assert [tap.name for tap in taps] == list("0123456")
+    assert {tap.width for tap in taps} == {384}
+    assert taps[0].parameters == MiniLM(cut="0").card.parameters == 11_918_592
+    published = sum(
+        v.size for k, v in minilm.published(weights()).items() if v.dtype == np.float32 and "pooler" not in k
+    )
+    assert taps[6].parameters == MiniLM().card.parameters == published
+    assert [taps[0].operations, taps[3].operations, taps[6].operations] == [0, 0.5, 1]
+    assert MiniLM(cut="1+max4").card.widths == (384, 384)
+    assert MiniLM(cut="1+max4").depth == 4
+
+
+def test_fingerprints_stay():
+    """Models saved by earlier versions name these."""
+    assert minilm.fingerprint("float32", "6+max6")[:16] == "843def38925d9f26"
+    assert minilm.fingerprint("int8", "6+max6")[:16] == "03b0b29e33127e73"

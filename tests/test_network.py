@@ -108,7 +108,8 @@ def any_network(request, tmp_path_factory):
 def test_rows_do_not_feel_one_another_and_are_the_same_each_time(any_network):
     net, contents = any_network
     X = net.encode(contents)
-    assert X.shape == (len(contents), net.card.width) and X.dtype == np.float32
+    assert X.shape == (len(contents), net.card.width)
+    assert X.dtype == np.float32
     assert np.abs(np.linalg.norm(X, axis=1) - 1).max() <= 1e-5
     alone = np.concatenate([net.encode([content]) for content in contents])
     assert np.abs(X - alone).max() <= 1e-5
@@ -131,17 +132,20 @@ def test_several_taps_in_one_pass_are_those_one_by_one(any_network):
 def test_taps_and_costs(any_network):
     net, _ = any_network
     shares = [tap.operations for tap in net.taps]
-    assert shares == sorted(set(shares)) and shares[0] > 0 and 0.5 < shares[-1] <= 1
+    assert shares == sorted(set(shares))
+    assert shares[0] > 0
+    assert 0.5 < shares[-1] <= 1
     assert len(net.taps) == {"all-minilm": 7, "mobilenet": 5}.get(net.card.name, len(net.taps))
     cards = [net.at(tap.name).card for tap in net.taps]
     sizes = [net.at(tap.name).portable().model.ByteSize() for tap in net.taps]
-    assert sizes == sorted(set(sizes)) and [card.size for card in cards] == sorted({card.size for card in cards})
+    assert sizes == sorted(set(sizes))
+    assert [card.size for card in cards] == sorted({card.size for card in cards})
     assert sizes[-1] <= 1.05 * sum(file.stat().st_size for file in net.folder.iterdir())
     assert len({card.fingerprint for card in cards}) == len(cards)
 
 
 def test_halves_composed_are_the_whole_at_every_tap(any_network):
-    net, contents = any_network
+    net, _contents = any_network
     model = net.graph()
     top = net.description.top.tensor
     text = net.card.modality == "text"
@@ -204,9 +208,11 @@ def test_minilm_in_a_folder_is_minilm(any_network):
 def test_default_cuts(tmp_path, text, pictures):
     assert (text.cut, pictures.cut) == ("top", "top")  # after the last norm; the embedding
     classes = network.Network.open(picture_folder(tmp_path / "a", convolutions(classes=True)[0]))
-    assert classes.cut == "2" and classes.card.width == 48
+    assert classes.cut == "2"
+    assert classes.card.width == 48
     chosen = network.Network.open(picture_folder(tmp_path / "b", cut="2+max2"))
-    assert chosen.cut == "2+max2" and chosen.card.width == 96
+    assert chosen.cut == "2+max2"
+    assert chosen.card.width == 96
     assert network.Network.open(tmp_path / "b", cut="0").cut == "0"
     with pytest.raises(InputError, match="no cut '7' in small"):
         picture_folder(tmp_path / "c", cut="7")
@@ -228,19 +234,28 @@ def test_every_picture_that_cannot_be_read_is_named(pictures):
 def test_texts_that_are_none(text):
     with pytest.raises(InputError, match="is a bytes, not a str"):
         text.encode([b"x"])
-    with pytest.raises(InputError, match="number 1 .* lone surrogate"):
+    with pytest.raises(InputError, match=r"number 1 .* lone surrogate"):
         text.encode(["x", "a \ud800"])
     long = ("apple " * 5000).strip()
     assert np.array_equal(text.encode([long]), text.encode([" ".join(["apple"] * 16)]))
 
 
+def test_what_the_runtime_says_is_told(text):
+    net = replace(text, description=replace(text.description, tokens=100))  # there are 64 positions
+    for use in (lambda: net.encode(["plum " * 90]), lambda: net.states(["plum " * 90], "1")):
+        with pytest.raises(ModelError, match="small: ONNX Runtime cannot run the graph"):
+            use()
+
+
 def test_another_look_has_another_fingerprint(pictures, text):
     flipped = pictures.seen("flip")
-    assert flipped.preprocessing.view == "flip" and flipped.card.fingerprint != pictures.card.fingerprint
+    assert flipped.preprocessing.view == "flip"
+    assert flipped.card.fingerprint != pictures.card.fingerprint
     assert not np.allclose(flipped.encode([picture(1)]), pictures.encode([picture(1)]), atol=1e-4)
-    assert flipped.seen("") == pictures and pictures.seen("").card == pictures.card
+    assert flipped.seen("") == pictures
+    assert pictures.seen("").card == pictures.card
     for net, view in ((pictures, "upside down"), (text, "flip")):
-        with pytest.raises(InputError, match="view|nothing to look at"):
+        with pytest.raises(InputError, match=r"view|nothing to look at"):
             net.seen(view)
 
 
@@ -359,7 +374,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path):
     with pytest.raises(ModelError, match="takes pictures 3 x 32 x 32, and the preprocessing gives 3 x 16 x 16"):
         network.describe(tmp_path / "b", name="x", modality="image", preprocessing=other, **FACTS)
     other = Preprocessing(32, 32, layout="NHWC")
-    with pytest.raises(ModelError, match="NHWC|32 x 32 x 3"):
+    with pytest.raises(ModelError, match=r"NHWC|32 x 32 x 3"):
         network.describe(tmp_path / "b", name="x", modality="image", preprocessing=other, **FACTS)
     other = Preprocessing(32, 32, dtype="uint8")
     with pytest.raises(ModelError, match="takes NCHW float32, and the preprocessing gives NCHW uint8"):
@@ -380,9 +395,22 @@ def test_a_hostile_graph_is_refused_where_it_is_described(tmp_path):
     assert (folder / "backbone.json").read_bytes() == before
 
 
+def test_python_files_beside_a_graph_are_not_run(tmp_path, monkeypatch):
+    """faults.md A16"""
+    folder = tmp_path / "a"
+    folder.mkdir()
+    for name in ("json.py", "onnx.py", "numpy.py", "headstart.py", "sitecustomize.py"):
+        (folder / name).write_text(f"open({str(tmp_path / 'canary')!r}, 'w')")
+    monkeypatch.chdir(folder)
+    (folder / "model.onnx").write_bytes(convolutions()[0].SerializeToString())
+    network.describe(folder, name="x", modality="image", preprocessing=Preprocessing(32, 32), **FACTS)
+    assert not (tmp_path / "canary").exists()
+
+
 def test_providers(monkeypatch):
     monkeypatch.delenv("HEADSTART_PROVIDER", raising=False)
-    assert runtime.providers()[-1] == "cpu" and set(runtime.providers()) <= set(runtime.PROVIDERS)
+    assert runtime.providers()[-1] == "cpu"
+    assert set(runtime.providers()) <= set(runtime.PROVIDERS)
     import onnxruntime
 
     there = ["CPUExecutionProvider", "CoreMLExecutionProvider", "CUDAExecutionProvider", "OtherExecutionProvider"]

@@ -155,7 +155,7 @@ HUB = [  # preprocessor_config.json as these models have it, and what it means
 
 
 @pytest.mark.parametrize(
-    ("config", "expected"), HUB, ids=lambda x: str(list(x.values())[0]) if isinstance(x, dict) else ""
+    ("config", "expected"), HUB, ids=lambda x: str(next(iter(x.values()))) if isinstance(x, dict) else ""
 )
 def test_configurations_of_the_hub(config, expected):
     assert Preprocessing.from_hub(config) == expected

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from headstart.backbone import cache_folder
 from headstart.backbones import remote, wire
-from headstart.backbones.remote import PROBES, Remote, formatted, parsed, signature
+from headstart.backbones.remote import PROBES, Remote, formatted, named, parsed, signature
 from headstart.errors import InputError, ModelError
 
 KEY = "sk-secret-0123456789"
@@ -132,15 +132,15 @@ def test_the_card_and_the_name(server):
     card = base.card
     assert card.name == f"remote:{server.url}#org/m:1"
     assert (card.width, card.widths, card.modality, card.cut) == (D, (D,), "text", "top")
-    assert Remote.named(card.name) == base
+    assert named(card.name) == base
     assert base.encode([]).shape == (0, D)
     asked = len(server.seen)
-    assert Remote.named(card.name).card == card
+    assert named(card.name).card == card
     assert len(server.seen) == asked  # the probe is kept
     assert Remote(server.url, "other").card.fingerprint != card.fingerprint
     short = Remote(server.url, "org/m:1", dimensions=8)
     assert (short.card.width, parsed(short.name)[2]) == (8, 8)
-    assert Remote.named(short.name) == short
+    assert named(short.name) == short
     np.testing.assert_allclose(np.linalg.norm(short.encode(TEXTS), axis=1), 1, atol=1e-6)
 
 

@@ -90,10 +90,10 @@ def _hub_add(source: str, name: str, given: cards.Card, progress: Progress | Non
 @contextmanager
 def _alone(source: str) -> Iterator[None]:
     """One process at a time fetches from a repository; another one waits, and finds it done."""
-    folder = backbones.folder() / ".parts"
+    folder, repo = backbones.folder() / ".parts", hub.parse(source)[0]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / f"{hub.parse(source)[0].replace('/', '--')}.lock", "wb") as file:
+        with open(folder / f"{repo.replace('/', '--')}.lock", "wb") as file:
             rowcache.lock(file)
             yield
     except OSError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -16,21 +15,20 @@ from headstart.head import CLASSIFICATION
 
 LOOKED_AT = 1_000  # texts whose tokens are counted
 LONGEST = 2_000  # characters of each
-_WORD = re.compile(r"\S+")
 
 
 def far(base: Backbone, rows: Dataset, features: Mapping[str, NDArray[np.float32]]) -> tuple[str, str]:
     """(level, sentence) of labelled rows (n) with their features (n, d) at some cuts of the base, the deepest last.
 
-    The level is near, far or too far.
+    The level is near, far, too far, or unknown where there is too little to tell by.
     """
     groups = tied(*(() if rows.group is None else (rows.group,)), keys=rows.keys)
     agreement = None
     if rows.task == CLASSIFICATION:
         agreement = {cut: distance.neighbour_agreement(X, rows.y, groups=groups) for cut, X in features.items()}
-    rank, _ = distance.effective_rank(list(features.values())[-1])
+    alike = distance.alike(list(features.values())[-1]) if rows.modality == "image" else None
     found = distance.verdict(
-        agreement, rank, _fragments(base, rows), modality=rows.modality, name=base.card.name
+        agreement, fragments=_fragments(base, rows), alike=alike, modality=rows.modality, name=base.card.name
     )  # fmt: skip
     return found.level, found.sentence
 
@@ -42,4 +40,4 @@ def _fragments(base: Backbone, rows: Dataset) -> distance.Fragments | None:
         return None
     texts = [text[:LONGEST] for text in rows.texts(np.arange(min(len(rows), LOOKED_AT)))]
     tokens, unknown = counted(texts)
-    return distance.fragments(tokens, [len(_WORD.findall(text)) for text in texts], unknown)
+    return distance.fragments(tokens, [distance.words(text) for text in texts], unknown)

@@ -20,7 +20,8 @@ from headstart.errors import ContentError, StorageError
 from headstart.example import keys as keys_of
 from headstart.rowcache import Cache, Keys, Rows, Values
 
-CHUNK_ROWS, CHUNK_LETTERS = 4096, 400_000  # encoded between two appends, a few seconds' work; a picture counts 1500
+CHUNK_ROWS, CHUNK_LETTERS = 4096, 400_000  # of texts encoded between two appends: a few seconds' work
+CHUNK_PICTURES = 256
 IN_MEMORY = 1 << 31  # bytes; larger results lie in a temporary mapped file
 
 
@@ -163,8 +164,10 @@ def grouped(keys: Keys) -> tuple[Rows, Rows, Rows]:
 
 def chunks(contents: Any, rows: Rows) -> Iterator[tuple[int, int, list[Any]]]:
     """Cut rows into chunks of a few seconds' work: (start, end, contents of rows[start:end])."""
-    for low in range(0, len(rows), CHUNK_ROWS):
-        texts = pick(contents, rows[low : low + CHUNK_ROWS])
+    pictures = len(rows) > 0 and isinstance(pick(contents, rows[:1])[0], bytes)
+    step = CHUNK_PICTURES if pictures else CHUNK_ROWS  # pictures are large
+    for low in range(0, len(rows), step):
+        texts = pick(contents, rows[low : low + step])
         letters = np.cumsum([min(len(text), 1500) for text in texts]) // CHUNK_LETTERS
         bounds = [0, *(np.flatnonzero(np.diff(letters)) + 1).tolist(), len(texts)]
         for start, end in pairwise(bounds):

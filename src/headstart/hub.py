@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from headstart import jsontext
 from headstart.errors import HeadstartError, InputError, ModelError, NotFound, StorageError, near
@@ -31,6 +32,7 @@ WAIT = 0.5  # seconds before the second attempt, then doubled
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{0,95}/[A-Za-z0-9._\-]{1,96}")
 _REVISION = re.compile(r"[A-Za-z0-9._\-/]{1,200}")
 COMMIT = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -191,21 +193,29 @@ def listing(repo: str, revision: str | None = None) -> Listing:
     """
     if offline():
         return _local(repo, revision)
+    url = f"{endpoint()}/api/models/{repo}" + (f"/revision/{quote(revision, safe='')}" if revision else "")
+    library, found = _library(), {}
     with _explained(repo, f"revision {revision or 'main'}"):
-        api = _library().HfApi(endpoint=endpoint(), library_name="headstart")
-        info = api.model_info(repo, revision=revision, files_metadata=True, timeout=30)
-    if not COMMIT.fullmatch(info.sha or ""):
-        raise ModelError(f"the Hub at {endpoint()} names no commit for {repo}: {info.sha!r}.")
-    found: dict[str, Remote] = {}
-    for one in info.siblings or ():
-        name = str(one.rfilename)
-        if len(found) >= MOST:
-            raise InputError(f"{repo} has more than {MOST:,} files; that is no single backbone.")
+        answer = library.get_session().get(
+            url, params={"blobs": "true"}, headers=_headers(), timeout=30, follow_redirects=True
+        )
+        library.utils.hf_raise_for_status(answer)
+        said = jsontext.parse(answer.text)
+        commit, files = str(said["sha"]), list(said["siblings"])
+        if len(files) > MOST:
+            raise InputError(f"{repo} has {len(files):,} files; that is no single backbone.")
+        for one in files:
+            large, small = (one.get("lfs") or {}).get("sha256"), one.get("blobId")
+            size = one.get("size")
+            if not isinstance(size, int) or not (large is None or _SHA256.fullmatch(large)):
+                raise ValueError(f"the file {one.get('rfilename')!r} has no size, or no digest")
+            found[str(one["rfilename"])] = Remote(size, large, None if large else small)
+    if not COMMIT.fullmatch(commit):
+        raise ModelError(f"the Hub at {endpoint()} names no commit for {repo}: {commit[:80]!r}.")
+    for name in found:
         if name.startswith("/") or "\\" in name or "\0" in name or ".." in name.split("/"):
             raise ModelError(f"{repo} lists a file with the name {name!r}, which leads out of its folder.")
-        sha256 = one.lfs.sha256 if one.lfs is not None else None
-        found[name] = Remote(one.size, sha256, one.blob_id if sha256 is None else None)
-    return Listing(repo, str(info.sha), found)
+    return Listing(repo, commit, found)
 
 
 def _local(repo: str, revision: str | None) -> Listing:

@@ -137,7 +137,9 @@ def choose(
             if role not in taken:
                 take(role, find(free(), sample))
     if "text" not in taken and "image" not in taken:
-        texty = [p.name for p in free() if _is_texty(p)] if pictures and modality is None else []
+        texty = [p.name for p in free() if _is_texty(p)] if pictures and modality != "image" else []
+        if modality == "text" and pictures and not texty:
+            raise InputError(f"{name} holds pictures, but texts are wanted. Name a column of texts with --text.")
         if not pictures or texty or modality == "text":
             take("text", _text(name, free(), labelled))
             if pictures:

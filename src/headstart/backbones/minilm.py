@@ -215,7 +215,8 @@ def size(precision: str, depth: int) -> int:
     if precision == "float32":
         return 4 * parameters(depth)
     shapes = ((WIDTH, 3 * WIDTH), (WIDTH, WIDTH), (WIDTH, INNER), (INNER, WIDTH))
-    block = sum(K * N + 4 * K + 8 * N for K, N in shapes) + 4 * 4 * WIDTH  # int8; smoothing, step, offset; two norms
+    block = sum(K * N + 8 * N for K, N in shapes)  # int8, steps, offsets
+    block += 4 * (WIDTH + WIDTH + INNER) + 4 * 4 * WIDTH  # smoothing of all but the attention's output; two norms
     return 4 * parameters(0) + depth * block
 
 

@@ -7,7 +7,8 @@ one that nobody vouches for, and keeps only what is below the cut.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -171,12 +172,19 @@ class Network:
 
     def _session(self, model: Any) -> Any:
         """A session where the best provider is. Raises ModelError with the runtime's words."""
-        provider = runtime.providers()[0]
+        with self._told():
+            return runtime.session(model.SerializeToString(), self.folder, provider=self.provider)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Make a ModelError of what ONNX Runtime raises: it has a class for each of its states, and no common one."""
         try:
-            return runtime.session(model.SerializeToString(), self.folder, provider=provider)
-        except Exception as error:  # the runtime has a class for each of its states, and no common one
+            yield
+        except Exception as error:
+            if not type(error).__module__.startswith("onnxruntime"):
+                raise
             words = " ".join(str(error).split())[:300]
-            raise ModelError(f"{self.description.name}: ONNX Runtime does not take the graph: {words}") from error
+            raise ModelError(f"{self.description.name}: ONNX Runtime cannot run the graph: {words}") from error
 
     @property
     def provider(self) -> str:
@@ -195,7 +203,8 @@ class Network:
             from headstart.backbones.tokens import tokenise
 
             rows = tokenise(self._words, contents, self.description.tokens or 1)  # type: ignore[arg-type]
-            found = runtime.run(self._opened, ["features"], rows, alone=self.description.alone)[0]
+            with self._told():
+                found = runtime.run(self._opened, ["features"], rows, alone=self.description.alone)[0]
         else:
             found = np.empty((len(contents), self.card.width), np.float32)
             self._pictures(contents, self._opened, lambda batch, values: found.__setitem__(batch, values[0]))
@@ -233,7 +242,8 @@ class Network:
         def one(batch: Any) -> None:
             keep(batch, opened.run([output], {name: np.array([rows[i] for i in batch], np.int64)}))
 
-        runtime.spread(one, work)
+        with self._told():
+            runtime.spread(one, work)
         return found
 
     def _pictures(self, contents: Contents, opened: Any, keep: Any, output: str = "features") -> None:
@@ -265,7 +275,8 @@ class Network:
                 keep(np.arange(batch.start, batch.stop), opened.run([output], {name: np.stack(ready)}))
 
         step = 1 if self.description.alone else max(1, min(PICTURES, -(-len(contents) // runtime.cores())))
-        runtime.spread(one, [range(i, min(i + step, len(contents))) for i in range(0, len(contents), step)])
+        with self._told():
+            runtime.spread(one, [range(i, min(i + step, len(contents))) for i in range(0, len(contents), step)])
         if faults:
             raise ContentError(sorted(faults))
 

@@ -59,7 +59,9 @@ def unmasked(model: Any) -> None:
     graph = model.graph
     if all(given.name != "attention_mask" for given in graph.input):
         return
-    kind, same, nodes, made = {"attention_mask": "ones"}, {}, [], {}
+    kind, nodes = {"attention_mask": "ones"}, []
+    same: dict[str, str] = {}  # a tensor that equals another
+    made: dict[str, Any] = {}
     for node in graph.node:
         inputs = [same.get(name, name) for name in node.input]
         known = [kind.get(name) for name in inputs]

@@ -90,7 +90,7 @@ class Spent:
 
 @dataclass(frozen=True)
 class Remote:
-    """A model behind a URL; its name, "remote:URL#MODEL", is all that a saved model needs to find it again.
+    """A model behind a URL; its name, "remote:URL#MODEL", is all that a saved model needs to find it again (`named`).
 
     The key comes from the environment variable `key_env`, else HEADSTART_REMOTE_KEY, else, for api.openai.com alone,
     OPENAI_API_KEY; without one none is sent. `dimensions` asks for shortened vectors, where a server can do that.
@@ -115,12 +115,6 @@ class Remote:
         if self.price_per_million is not None and not (0 <= self.price_per_million < math.inf):
             raise InputError(f"a price must be 0 or more, not {self.price_per_million}.")
         self.spent.price_per_million = self.price_per_million
-
-    @classmethod
-    def named(cls, name: str) -> Remote:
-        """From "remote:URL#MODEL" or, with its vectors shortened, "...#MODEL;dimensions=256". Raises InputError."""
-        url, model, dimensions = parsed(name)
-        return cls(url, model, dimensions=dimensions)
 
     @property
     def name(self) -> str:
@@ -354,6 +348,15 @@ class Remote:
                 f"the environment variable {name} holds no key: there are spaces or strange letters in it."
             )
         return key or None
+
+
+def named(name: str) -> Remote:
+    """The backbone of "remote:URL#MODEL" or, with its vectors shortened, "remote:URL#MODEL;dimensions=256".
+
+    Asks no server. Raises InputError.
+    """
+    url, model, dimensions = parsed(name)
+    return Remote(url, model, dimensions=dimensions)
 
 
 def formatted(url: str, model: str, dimensions: int | None = None) -> str:

@@ -165,7 +165,8 @@ def select(
     for one in found["excluded"]:
         say(f"  [dim]not tried: {plain(one['backbone'])}: {plain(one['why'])}[/]")
     if found["not_installed"]:
-        say(f"  [dim]not installed: {plain(', '.join(found['not_installed']))}[/]")
+        some = ", ".join(found["not_installed"][:4]) + (", ..." if len(found["not_installed"]) > 4 else "")
+        say(f"  [dim]not installed, so not tried: {plain(some)} (see: headstart backbones)[/]")
     if html is not None:
         say(f"Picture: {plain(html)}")
     cut = "" if best["simple"] else f" --cut {best['cut']}"
@@ -178,14 +179,14 @@ def _choices(found: dict[str, Any]) -> None:
 
     table = Table(box=None, pad_edge=False, header_style="dim")
     figure = {"regression": "R²", "multilabel": "F1 a row"}.get(found["task"], "accuracy")
-    for column in ("base", "cut", figure, "95 % interval", "examples", "MB", "ms", "distance", "licence"):
-        table.add_column(column, overflow="fold")
+    for column in ("base", "cut", figure, "from", "to", "examples", "MB", "ms", "distance", "licence"):
+        table.add_column(column, justify="left" if column in ("base", "cut", "distance", "licence") else "right")
     for row in found["candidates"]:
         chosen = (row["backbone"], row["cut"]) == (found["recommended"]["backbone"], found["recommended"]["cut"])
         cells = (
             plain(row["backbone"]), plain(row["cut"]), percent(row["accuracy"]),
-            f"{percent(row['low'])} to {percent(row['high'])}", f"{row['n']:,}", f"{row['mb']:,.1f}",
-            f"{row['ms']:.2f}" + ("" if row["measured"] else " about"), row["distance"], plain(row["licence"]),
+            percent(row["low"]), percent(row["high"]), f"{row['n']:,}", f"{row['mb']:,.1f}",
+            ("" if row["measured"] else "~") + f"{row['ms']:.2f}", row["distance"], plain(row["licence"]),
         )  # fmt: skip
         table.add_row(*cells, style="bold" if chosen else None)
     console().print(table)

@@ -122,9 +122,7 @@ def prune(portable: Portable, contents: Contents, *, keep: float = 0.5, sample: 
         stream = [pair.stream] if pair.stream else []
         whole = whole.moved(original, [pair.total])
         front = front.moved(made.model, [*{up.x for up in pair.ups}, *stream])
-        moments = _moments(
-            whole.values(original, [pair.total]), front.values(made.model, [pair.down.x, *stream]), pair
-        )
+        moments = _moments(whole.values(original, [pair.total]), front.values(made.model, [pair.down.x, *stream]), pair)
         if moments.count < 2 * left:
             raise InputError(
                 f"{moments.count:,} tokens are too few to fit {left:,} channels of a layer to; give at least "
@@ -207,7 +205,8 @@ def _fitted(m: Moments, left: int) -> tuple[NDArray[np.int64], Doubles, Doubles,
 
 def _sliced(model: Any, pair: Pair, rows: NDArray[np.int64], W: Doubles, b: Doubles) -> None:
     """Write the pair with its channels `rows` and the new weights after them."""
-    values, new = arrays(model), {}
+    values = arrays(model)
+    new: dict[str, Any] = {}
     gone = {name for layer in (*pair.ups, pair.down) for name in layer.nodes}
     nodes = [node for node in model.graph.node if node.output[0] not in gone]
     for up in pair.ups:

@@ -71,7 +71,8 @@ def merged(model: Any) -> None:
             groups.setdefault(layer.x, []).append(layer)
     groups = {x: group for x, group in groups.items() if len(group) > 1}
     gone = {name for group in groups.values() for layer in group for name in layer.nodes}
-    nodes, new = [node for node in model.graph.node if node.output[0] not in gone], {}
+    nodes = [node for node in model.graph.node if node.output[0] not in gone]
+    new: dict[str, Any] = {}
     for x, group in groups.items():
         W = np.concatenate([layer.W for layer in group], axis=1)
         b = np.concatenate([np.zeros(layer.W.shape[1], np.float32) if layer.b is None else layer.b for layer in group])

@@ -116,7 +116,9 @@ def _treated(x: str, seen_x: Floats, group: Sequence[Linear], new: dict[str, Any
     return nodes
 
 
-Constants = tuple[Floats, Floats, NDArray[np.uint8], NDArray[np.int8], Floats]  # inverse (K,), scale, zero, Q (K, N), step (N,)
+Constants = tuple[
+    Floats, Floats, NDArray[np.uint8], NDArray[np.int8], Floats
+]  # inverse (K,), scale, zero, Q (K, N), step (N,)
 
 
 def smoothing(x: Floats, W: Floats) -> Floats:

@@ -98,7 +98,11 @@ def _tail(model: Any) -> list[str]:
     made, left, found = makers(model), ["features"], []
     while left:
         node = made.get(left.pop())
-        if node is not None and node.op_type not in ("Conv", "Gemm", "MatMul", "Clip", "Relu") and node.name not in found:
+        if (
+            node is not None
+            and node.op_type not in ("Conv", "Gemm", "MatMul", "Clip", "Relu")
+            and node.name not in found
+        ):
             found.append(node.name)
             if node.op_type not in ("GlobalAveragePool", "ReduceMean", "ReduceMax", "GlobalMaxPool"):
                 left += list(node.input)

@@ -112,7 +112,9 @@ def rebuilt(model: Any, nodes: Sequence[Any], new: Mapping[str, Array]) -> None:
             needed |= set(node.input)
             kept.append(node)
     tensors = [t for t in graph.initializer if t.name in needed and t.name not in new]
-    tensors += [numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in new.items() if name in needed]
+    tensors += [
+        numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in new.items() if name in needed
+    ]
     put(graph, "node", kept[::-1])
     put(graph, "initializer", tensors)
     graph.ClearField("value_info")
@@ -182,7 +184,7 @@ def feeds(portable: Portable, contents: Contents) -> Iterator[tuple[Array, Feed]
     for part in np.array_split(np.arange(len(contents)), -(-len(contents) // PICTURES) or 1):
         if len(part) == 0:
             continue
-        pixels = [portable.preprocessing.apply(decoded(contents[i])) for i in part]  # type: ignore[arg-type]
+        pixels = [portable.preprocessing.apply(decoded(contents[i])) for i in part]
         yield part, {names[0]: np.stack(pixels)}
 
 
@@ -198,7 +200,8 @@ def session(model: Any) -> Any:
 
 def encode(portable: Portable, contents: Contents) -> NDArray[np.float32]:
     """Features of n contents, (n, width) float32, by the graph alone; for measuring and tests."""
-    run, found = session(portable.model), {}
+    run = session(portable.model)
+    found: dict[int, Array] = {}
     for part, feed in feeds(portable, contents):
         found.update(zip(part.tolist(), run.run(["features"], feed)[0], strict=True))
     return np.stack([found[i] for i in range(len(contents))])
@@ -224,5 +227,7 @@ def seen(portable: Portable, tensors: Sequence[str], given: Sequence[Feed]) -> d
 
 def spread(contents: Contents, most: int) -> list[Any]:
     """At most so many contents, spread evenly over those given."""
-    rows = np.unique(np.linspace(0, len(contents) - 1, min(most, len(contents))).astype(int)) if len(contents) else []
-    return [contents[i] for i in rows]
+    if len(contents) == 0:
+        return []
+    rows = np.unique(np.linspace(0, len(contents) - 1, min(most, len(contents))).astype(int))
+    return [contents[i] for i in rows.tolist()]

@@ -43,7 +43,9 @@ def prune(portable: Portable, contents: Contents, *, most: int = MOST) -> tuple[
     name, _ = table(made.model)
     E = arrays(made.model)[name]  # (V, d)
     if max(vocabulary.pieces) >= len(E):
-        raise InputError(f"the tokeniser has piece number {max(vocabulary.pieces):,}, the embedding table {len(E):,} rows.")
+        raise InputError(
+            f"the tokeniser has piece number {max(vocabulary.pieces):,}, the embedding table {len(E):,} rows."
+        )
     used = {number for row in numbered(portable, [str(text) for text in contents]) for number in row}
     kept = chosen(vocabulary, E, used, most)
     said, old = tokenisers.rewritten(vocabulary, kept)
@@ -69,7 +71,8 @@ def _check(portable: Portable, made: Portable, contents: Contents) -> None:
 def table(model: Any) -> tuple[str, list[Any]]:
     """The name of the embedding table and the Gather nodes that look `input_ids` up in it. Raises InputError."""
     values = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    made, found = makers(model), {}
+    made = makers(model)
+    found: dict[str, list[Any]] = {}
     for node in model.graph.node:
         if node.op_type == "Gather" and len(values.get(node.input[0], ())) == 2:
             source = node.input[1]

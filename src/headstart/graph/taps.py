@@ -85,6 +85,8 @@ def anatomy(
             raise
         alone = True
     if alone:
+        if declared and (declared[0] or 1) > 1:
+            raise ModelError(f"it takes exactly {declared[0]} rows at a time: export it with a free batch size.")
         trial = _Trial(model, folder, modality, size, words, (1, 1))
         trial.independent()
     if tokens and longest:

@@ -44,12 +44,13 @@ def anatomy(
     }  # fmt: skip
     environment = {name: os.environ[name] for name in KEPT if name in os.environ}
     environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    # -P and another working folder: a json.py beside a graph must not be imported
     limit = f"it could not be run within {seconds} s and {memory // 2**30} GiB and {TIMES} times its size"
     try:
         done = subprocess.run(
-            [sys.executable, "-B", "-m", "headstart.graph.trial"],
+            [sys.executable, "-P", "-B", "-m", "headstart.graph.trial"],
             input=json.dumps(order), capture_output=True, text=True, encoding="utf-8", errors="replace",
-            timeout=2 * seconds, env=environment, cwd=path.parent,
+            timeout=2 * seconds, env=environment, cwd=Path(sys.executable).parent,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise ModelError(f"{path.name}: {limit}: too long.") from None
@@ -73,7 +74,13 @@ def _limit(seconds: int, memory: int) -> None:
         return
     import resource
 
-    for what, most in ((resource.RLIMIT_CPU, seconds), (resource.RLIMIT_AS, memory), (resource.RLIMIT_CORE, 0)):
+    bounds = (
+        (resource.RLIMIT_CPU, seconds),
+        (resource.RLIMIT_AS, memory),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, 0),
+    )
+    for what, most in bounds:
         hard = resource.getrlimit(what)[1]
         allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
         try:

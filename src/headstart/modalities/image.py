@@ -27,7 +27,7 @@ name = "image"
 PIXELS = 64_000_000  # of one picture
 SIDE = 100_000  # pixels
 PROBE = 224  # pixels along the longer side of a picture that is kept in a model
-OCCLUDED = 512  # pixels along the longer side of a picture whose parts are covered
+OCCLUDED = 384  # pixels along the longer side of a picture whose parts are covered
 
 _WHITE = (255, 255, 255)
 _GREY = (127, 127, 127)

@@ -21,8 +21,7 @@ from headstart.errors import DataError
 from headstart.rawfile import fingerprint, shown
 from headstart.source import DELIMITED, IMAGE_COLUMN, JSON, Source, open_table
 from headstart.sources import tree
-from headstart.sources.folder import AT_ONCE, names
-from headstart.sources.tree import Leaf, Row, printable
+from headstart.sources.tree import AT_ONCE, Leaf, Row, names, printable
 from headstart.textfile import HEAD, TextFile, decode
 
 MEMBERS = 1_000_000

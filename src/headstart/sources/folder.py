@@ -20,10 +20,9 @@ from headstart.errors import DataError, InputError
 from headstart.rawfile import blocks, fingerprint, shown
 from headstart.source import IMAGE_COLUMN, Source
 from headstart.sources import tree
-from headstart.sources.tree import Leaf, Row, printable
+from headstart.sources.tree import AT_ONCE, Leaf, Row, names, printable
 from headstart.textfile import decode
 
-AT_ONCE = 1024  # files a batch
 _DATA = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".arrow", ".feather")
 
 
@@ -69,14 +68,6 @@ def read(path: Path, encoding: str | None = None) -> Source:
         rows=len(rows),
         notes=notes,
     )
-
-
-def names(rows: Sequence[Row], columns: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
-    """Batches of pictures' paths (undecodable bytes are written out), labels and splits."""
-    for start in range(0, len(rows), AT_ONCE):
-        part = rows[start : start + AT_ONCE]
-        cells = {IMAGE_COLUMN: [r.id for r in part], "label": [r.label for r in part], "split": [r.split for r in part]}
-        yield pa.RecordBatch.from_arrays([pa.array(cells[c], pa.large_string()) for c in columns], names=list(columns))
 
 
 def _batches(
@@ -169,7 +160,7 @@ def _kind(entry: os.DirEntry[str], path: Path, at: str, root: Path) -> str:
 
 
 def _hint(path: Path) -> str:
-    names = [entry.name for entry in _entries(path) if entry.name.lower().endswith(_DATA)]
-    if names:
-        return "Name one of the files in it: " + ", ".join(shown(n) for n in names[:5]) + ", ..." * (len(names) > 5)
+    found = [entry.name for entry in _entries(path) if entry.name.lower().endswith(_DATA)]
+    if found:
+        return "Name one of the files in it: " + ", ".join(shown(n) for n in found[:5]) + ", ..." * (len(found) > 5)
     return "Make a subfolder for each class and put one text or picture into each file."

@@ -75,7 +75,7 @@ def _open(path: Path) -> Archive:
                 places[at] = (info.offset_data, info.size)
                 stream.seek(info.offset_data)
                 members.append(Member(at, info.size, stream.read(min(info.size, picturefile.HEAD))))
-            stream.seek(opened.offset)  # type: ignore[attr-defined]
+            stream.seek(opened.offset)
             ended = bool(stream.read(512))
     except DataError:
         raise

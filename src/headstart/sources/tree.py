@@ -6,15 +6,19 @@ Folders and archives are read alike; they say what lies where, and this says wha
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+import pyarrow as pa
 
 from headstart import picturefile
 from headstart.errors import DataError
 from headstart.rawfile import shown
+from headstart.source import IMAGE_COLUMN
 
 SPLITS = frozenset(("train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"))
 TEXT, IMAGE, LIKE, OTHER = "text", "image", "like", "other"  # LIKE: named like a picture, but none that is read
+AT_ONCE = 1024  # files a batch
 _MUTE = ("SOURCE.txt", "README.txt", "LICENSE.txt")
 
 
@@ -96,6 +100,14 @@ def are_splits(tops: set[str]) -> bool:
 def printable(path: str) -> str:
     """A path as text: bytes that are not UTF-8 are written out."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def names(rows: Sequence[Row], columns: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
+    """Batches of pictures' paths (undecodable bytes are written out), labels and splits."""
+    for start in range(0, len(rows), AT_ONCE):
+        part = rows[start : start + AT_ONCE]
+        cells = {IMAGE_COLUMN: [r.id for r in part], "label": [r.label for r in part], "split": [r.split for r in part]}
+        yield pa.RecordBatch.from_arrays([pa.array(cells[c], pa.large_string()) for c in columns], names=list(columns))
 
 
 def _hidden(path: str) -> bool:
