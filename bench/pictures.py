@@ -40,7 +40,7 @@ def card(folder: Path, name: str) -> Path:
 def add(name: str) -> None:
     """Install one of the three bases in the cache of this process, unless it is there."""
     from headstart import backbones
-    from headstart.adding import add
+    from headstart.hub.adding import add
 
     if name not in backbones.installed():
         with tempfile.TemporaryDirectory() as folder:

@@ -1,9 +1,22 @@
-"""Small ONNX graphs with known joints, for the tests of graph/ and backbones/network.py."""
+"""Small ONNX graphs with known joints, and backbone folders of them, for the tests of graph/ and of networks."""
+
+import io
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from headstart.backbones import network
+from headstart.preprocessing import Preprocessing
 
 OPSET = 17
+WORDS = [
+    "[UNK]",
+    "[PAD]",
+    *["apple", "pear", "plum", "iron", "zinc", "tin", "crow", "owl", "wren", "the", "a", "my", "some", "of", "and"],
+]
+FACTS = {"licence": "Apache-2.0", "source": "made in a test", "revision": "1"}
 
 
 class Graph:
@@ -102,3 +115,32 @@ def convolutions(*, batch: int | str = "n", classes: bool = False, flat: str = "
         g.op("Gemm", "embedding", g.weight(48, 1000), out="logits")
         outputs = ["logits", "embedding"] if classes == "both" else ["logits"]
     return g.model(*outputs, rank=2), ends
+
+
+def picture(seed=0, size=(40, 30), form="JPEG"):
+    pixels = np.random.default_rng(seed).integers(0, 255, (*size, 3)).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).resize((size[0] * 2, size[1] * 2)).save(file, form)
+    return file.getvalue()
+
+
+def words(folder, names=WORDS):
+    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(names)}, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.save(str(folder / "tokenizer.json"))
+
+
+def text_folder(folder, **facts):
+    folder.mkdir()
+    (folder / "model.onnx").write_bytes(transformer(3, pre=True)[0].SerializeToString())
+    words(folder)
+    network.describe(folder, **{"name": "small", "modality": "text", "tokens": 16, **FACTS, **facts})
+    return folder
+
+
+def picture_folder(folder, model=None, **facts):
+    folder.mkdir()
+    (folder / "model.onnx").write_bytes((model or convolutions()[0]).SerializeToString())
+    how = Preprocessing(32, 32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    network.describe(folder, **{"name": "small", "modality": "image", "preprocessing": how, **FACTS, **facts})
+    return folder

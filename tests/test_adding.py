@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from headstart import adding, backbones, cards, catalogue, hub, hubfolder, pins, speed, tokenisers
+from headstart import backbones
 from headstart.backbones import bert
 from headstart.errors import InputError, MissingExtra, ModelError, NotFound
+from headstart.hub import adding, cards, catalogue, layout, pins, remote, speed, tokenisers
 from hubserver import serving
 
 WORDS = [
@@ -54,7 +55,7 @@ def online(cache, monkeypatch, tmp_path):
     for variable in ("HEADSTART_OFFLINE", "HF_HUB_OFFLINE", "HF_TOKEN"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hf"))
-    monkeypatch.setattr(hub, "WAIT", 0.0)
+    monkeypatch.setattr(remote, "WAIT", 0.0)
     with serving() as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         yield server
@@ -246,7 +247,7 @@ def test_from_the_hub_pinned_and_offline_ever_after(online, cache, tmp_path, mon
 def test_an_interrupted_add_goes_on(online, cache):
     files = text_files()
     online.put("ann/small", files)
-    online.cut["onnx/model.onnx"] = [500] + [0] * hub.ATTEMPTS
+    online.cut["onnx/model.onnx"] = [500] + [0] * remote.ATTEMPTS
     with pytest.raises(InputError, match=r"are kept|goes on"):
         adding.add("hf:ann/small")
     assert catalogue.installed() == []
@@ -419,17 +420,17 @@ def test_a_changed_bit_is_found_at_the_first_use(cache, tmp_path):  # A12
     ],
 )
 def test_the_licence_of_a_card(text, licence):  # A21
-    assert hubfolder.licence(text) == licence
+    assert layout.licence(text) == licence
 
 
 def test_a_huge_card_is_read_in_part(cache, tmp_path):  # A21
     bomb = b"---\nlicense: mit\n" + b"a: &a [*a, *a]\n" * 700_000 + b"---\n"
     folder = written(tmp_path / "m", text_files(**{"README.md": bomb}))
-    assert hubfolder.read(folder).licence == "unknown"
+    assert layout.read(folder).licence == "unknown"
 
 
 def test_which_onnx_file():
-    choose = hubfolder.graph_file
+    choose = layout.graph_file
     assert choose(["model.onnx", "onnx/model.onnx", "onnx/model_fp16.onnx"]) == "onnx/model.onnx"
     assert choose(["onnx/model.onnx", "onnx/vision_model.onnx", "onnx/text_model.onnx"]) == "onnx/vision_model.onnx"
     assert choose(["net.onnx", "net_int8.onnx", "net_quantized.onnx"]) == "net.onnx"
@@ -442,7 +443,7 @@ def test_which_onnx_file():
 
 
 def test_the_length_of_texts():
-    tokens = hubfolder._tokens
+    tokens = layout._tokens
     assert tokens({"max_position_embeddings": 512}, {}, {"max_seq_length": 256}) == 256
     assert tokens({"max_position_embeddings": 512}, {"model_max_length": int(1e30)}, {}) == 512
     assert tokens({"max_position_embeddings": 514, "model_type": "xlm-roberta", "pad_token_id": 1}, {}, {}) == 512
@@ -572,7 +573,7 @@ def test_the_published_folder_equals_the_embedded_backbone(cache):
 def test_what_the_name_of_a_file_says():
     said = {"onnx/model.onnx": "float32", "model_O4.onnx": "float32", "a/model_fp16.onnx": "float16",
             "model_quantized.onnx": "int8", "model_qint8_avx512_vnni.onnx": "int8", "": "float32"}  # fmt: skip
-    assert {name: hubfolder.precision(name) for name in said} == said
+    assert {name: layout.precision(name) for name in said} == said
 
 
 def test_a_file_of_the_catalogue_that_is_gone_is_looked_for(online, monkeypatch):
@@ -648,7 +649,7 @@ def test_other_networks_are_exported_and_compared(cache, tmp_path, kind, capfd):
 @pytest.mark.torch
 def test_an_export_that_differs_is_refused(cache, tmp_path, monkeypatch):
     pytest.importorskip("torch")
-    from headstart import foreign
+    from headstart.hub import foreign
 
     folder = tmp_path / "m"
     made_by_transformers("ViT").save_pretrained(folder)
@@ -674,7 +675,7 @@ def test_the_framing_of_safetensors_wins(tmp_path):  # A8
         content = path.read_bytes()
         header = content[8:].split(b"\0" * 4)[0].rstrip()
         path.write_bytes(size.to_bytes(8, "little") + header.ljust(size) + b"\0" * 4)
-        assert hubfolder.sniff(path) is None
+        assert layout.sniff(path) is None
         assert list(bert.tensors(path)) == ["a"]
 
 
@@ -693,9 +694,7 @@ OBJECT = st.dictionaries(KEYS, JSON | st.sampled_from(["bert", "roberta", "sente
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.dictionaries(
-        st.sampled_from([n for n in hubfolder.SMALL if n.endswith(".json")]), OBJECT | st.lists(OBJECT | JSON)
-    )
+    st.dictionaries(st.sampled_from([n for n in layout.SMALL if n.endswith(".json")]), OBJECT | st.lists(OBJECT | JSON))
 )
 def test_any_configuration_gets_a_defined_answer(tmp_path_factory, files):
     folder = tmp_path_factory.mktemp("any")
@@ -703,7 +702,7 @@ def test_any_configuration_gets_a_defined_answer(tmp_path_factory, files):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(json.dumps(content))
     try:
-        said = hubfolder.read(folder)
+        said = layout.read(folder)
         assert said.tokens is None or 0 < said.tokens <= 1 << 16
         bert.unknown(said.config)
     except (InputError, ModelError):

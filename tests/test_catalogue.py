@@ -5,8 +5,9 @@ import re
 
 import pytest
 
-from headstart import backbones, catalogue, hub, pins
+from headstart import backbones
 from headstart.errors import ModelError, NotFound
+from headstart.hub import catalogue, pins, remote
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def test_the_catalogue_is_whole():
         if entry.source == "built in":
             assert entry.name in backbones.BUILT_IN
         else:
-            repo, revision = hub.parse(entry.source)
+            repo, revision = remote.parse(entry.source)
             assert revision is None
             assert repo
             assert entry.name not in backbones.BUILT_IN

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from compress_networks import texts
 
+from compress_networks import texts
 from headstart.backbones import minilm
 from headstart.backbones.minilm import MiniLM
 from headstart.compress import channels, fuse, integers, layers, surgery, vocabulary

@@ -21,7 +21,7 @@ def test_what_cannot_be_read_is_left_out_and_named():
 
 
 def test_refuse_is_an_error_that_names_the_file_and_the_way_out():
-    with pytest.raises(DataError, match="2 files cannot be read .*--broken skip"):
+    with pytest.raises(DataError, match=r"2 files cannot be read .*--broken skip"):
         readable(read(ROWS), Toy(), broken="refuse")
     part, _ = readable(read(ROWS).take(np.array([0, 2])), Toy(), broken="refuse")
     assert len(part) == 2

@@ -116,6 +116,13 @@ def test_patches_with_a_first_token():
     assert {tap.kind for tap in found.taps} == {"tokens"}
 
 
+def test_channels_before_places_are_no_tokens():
+    g = Graph()
+    x = g.op("Conv", g.given("input", TensorProto.FLOAT, ["n", 3, 16, 16]), g.weight(40, 3, 4, 4), strides=[4, 4])
+    y = g.op("Reshape", x, g.constant(np.array([0, 40, -1])))  # (n, 40, 16)
+    assert {(tap.tensor, tap.kind) for tap in taps.find(g.model(y))} == {(x, "map")}
+
+
 def test_channels_last():
     g = Graph()
     x = g.op("Transpose", g.given("input", TensorProto.FLOAT, [1, 32, 32, 3]), perm=[0, 3, 1, 2])

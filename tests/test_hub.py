@@ -5,8 +5,8 @@ import socket
 
 import pytest
 
-from headstart import hub
 from headstart.errors import InputError, ModelError, NotFound, StorageError
+from headstart.hub import remote
 from hubserver import serving
 
 BIG = bytes(range(256)) * 4000  # 1 MB
@@ -20,7 +20,7 @@ def online(monkeypatch, tmp_path):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hf"))
     monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "token"))
-    monkeypatch.setattr(hub, "WAIT", 0.0)
+    monkeypatch.setattr(remote, "WAIT", 0.0)
     import huggingface_hub.constants as constants
 
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
@@ -31,52 +31,52 @@ def online(monkeypatch, tmp_path):
 
 
 def test_parse():
-    assert hub.parse("hf:ann/small") == ("ann/small", None)
-    assert hub.parse("hf:ann/small@v1.0") == ("ann/small", "v1.0")
+    assert remote.parse("hf:ann/small") == ("ann/small", None)
+    assert remote.parse("hf:ann/small@v1.0") == ("ann/small", "v1.0")
     for bad in ("hf:small", "hf:../x", "hf:a/..", "hf:a/b@", "hf:a/b@../c", "hf:a/b/c", "hf:a b/c", "hf:http://x/y"):
         with pytest.raises(InputError, match=r"hf:OWNER/NAME|revision"):
-            hub.parse(bad)
+            remote.parse(bad)
 
 
 def test_a_listing_names_commit_sizes_and_digests(online):
-    found = hub.listing("ann/small")
+    found = remote.listing("ann/small")
     assert found.revision == online.main["ann/small"]
-    assert found.files["onnx/model.onnx"] == hub.Remote(len(BIG), hashlib.sha256(BIG).hexdigest())
+    assert found.files["onnx/model.onnx"] == remote.Remote(len(BIG), hashlib.sha256(BIG).hexdigest())
     assert found.files["config.json"].git
     assert not found.files["config.json"].sha256
-    assert hub.listing("ann/small", found.revision) == found
+    assert remote.listing("ann/small", found.revision) == found
 
 
 def test_a_file_comes_whole_with_its_digest_and_its_progress(online, tmp_path):
     said = []
-    listed = hub.listing("ann/small")
-    digest = hub.fetch(listed, "onnx/model.onnx", tmp_path / "a" / "model.onnx", lambda *s: said.append(s))
+    listed = remote.listing("ann/small")
+    digest = remote.fetch(listed, "onnx/model.onnx", tmp_path / "a" / "model.onnx", lambda *s: said.append(s))
     assert (tmp_path / "a" / "model.onnx").read_bytes() == BIG
     assert digest == hashlib.sha256(BIG).hexdigest()
     assert said[-1] == ("onnx/model.onnx", len(BIG), len(BIG))
-    hub.fetch(listed, "config.json", tmp_path / "config.json")
+    remote.fetch(listed, "config.json", tmp_path / "config.json")
     before = len(online.requests)
-    hub.fetch(listed, "config.json", tmp_path / "config.json")  # it is there: nothing is asked
+    remote.fetch(listed, "config.json", tmp_path / "config.json")  # it is there: nothing is asked
     assert len(online.requests) == before
 
 
 def test_a_broken_connection_is_gone_on_from(online, tmp_path):
     online.cut["onnx/model.onnx"] = [300_000, 300_000]
-    hub.fetch(hub.listing("ann/small"), "onnx/model.onnx", tmp_path / "m")
+    remote.fetch(remote.listing("ann/small"), "onnx/model.onnx", tmp_path / "m")
     assert (tmp_path / "m").read_bytes() == BIG
     ranges = [one[2] for one in online.asked("resolve")]
     assert ranges == [None, "bytes=300000-", "bytes=600000-"]
 
 
 def test_after_too_many_breaks_the_next_call_goes_on(online, tmp_path):
-    online.cut["onnx/model.onnx"] = [200_000] + [0] * hub.ATTEMPTS
-    listed = hub.listing("ann/small")
+    online.cut["onnx/model.onnx"] = [200_000] + [0] * remote.ATTEMPTS
+    listed = remote.listing("ann/small")
     with pytest.raises(InputError, match=r"goes on from there|are kept"):
-        hub.fetch(listed, "onnx/model.onnx", tmp_path / "m")
+        remote.fetch(listed, "onnx/model.onnx", tmp_path / "m")
     assert not (tmp_path / "m").exists()
     assert (tmp_path / "m.part").stat().st_size == 200_000
     online.requests.clear()
-    hub.fetch(listed, "onnx/model.onnx", tmp_path / "m")
+    remote.fetch(listed, "onnx/model.onnx", tmp_path / "m")
     assert [one[2] for one in online.asked("resolve")] == ["bytes=200000-"]
     assert (tmp_path / "m").read_bytes() == BIG
 
@@ -84,7 +84,7 @@ def test_after_too_many_breaks_the_next_call_goes_on(online, tmp_path):
 def test_a_server_without_ranges_sends_all_of_it_again(online, tmp_path):
     online.ranges = False
     online.cut["onnx/model.onnx"] = [200_000]
-    hub.fetch(hub.listing("ann/small"), "onnx/model.onnx", tmp_path / "m")
+    remote.fetch(remote.listing("ann/small"), "onnx/model.onnx", tmp_path / "m")
     assert (tmp_path / "m").read_bytes() == BIG
 
 
@@ -92,7 +92,7 @@ def test_a_changed_file_is_refused_and_removed(online, tmp_path):
     changed = BIG[:-1] + b"\0"
     online.swapped["onnx/model.onnx"] = changed
     with pytest.raises(ModelError) as error:
-        hub.fetch(hub.listing("ann/small"), "onnx/model.onnx", tmp_path / "m")
+        remote.fetch(remote.listing("ann/small"), "onnx/model.onnx", tmp_path / "m")
     for bytes_ in (BIG, changed):
         assert hashlib.sha256(bytes_).hexdigest() in str(error.value)
     assert list(tmp_path.glob("m*")) == []
@@ -101,67 +101,67 @@ def test_a_changed_file_is_refused_and_removed(online, tmp_path):
 def test_a_changed_small_file_is_refused_by_its_git_digest(online, tmp_path):
     online.swapped["config.json"] = FILES["config.json"].replace(b"bert", b"evil")
     with pytest.raises(ModelError, match="git digest"):
-        hub.fetch(hub.listing("ann/small"), "config.json", tmp_path / "c")
+        remote.fetch(remote.listing("ann/small"), "config.json", tmp_path / "c")
 
 
 def test_more_bytes_than_stated_are_not_taken(online, tmp_path):
     online.swapped["onnx/model.onnx"] = BIG * 3
     with pytest.raises(ModelError, match="more than the 1,024,000 bytes"):
-        hub.fetch(hub.listing("ann/small"), "onnx/model.onnx", tmp_path / "m")
+        remote.fetch(remote.listing("ann/small"), "onnx/model.onnx", tmp_path / "m")
     assert list(tmp_path.glob("m*")) == []
 
 
 def test_a_damaged_file_of_an_earlier_call_is_refused(online, tmp_path):
     (tmp_path / "m").write_bytes(b"x" * len(BIG))
     with pytest.raises(ModelError, match="sha256"):
-        hub.fetch(hub.listing("ann/small"), "onnx/model.onnx", tmp_path / "m")
+        remote.fetch(remote.listing("ann/small"), "onnx/model.onnx", tmp_path / "m")
     assert not (tmp_path / "m").exists()
 
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_gated_model_says_what_to_do(online, tmp_path, monkeypatch, status):
     online.gated["ann/small"] = status
-    listed = hub.listing("ann/small")
+    listed = remote.listing("ann/small")
     with pytest.raises(InputError, match=r"gated \(no token was sent\).*hf auth login.*HF_TOKEN"):
-        hub.fetch(listed, "config.json", tmp_path / "c")
+        remote.fetch(listed, "config.json", tmp_path / "c")
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     with pytest.raises(InputError, match="your token was sent"):
-        hub.fetch(listed, "config.json", tmp_path / "c")
+        remote.fetch(listed, "config.json", tmp_path / "c")
     monkeypatch.setenv("HF_TOKEN", online.token)
-    hub.fetch(listed, "config.json", tmp_path / "c")
+    remote.fetch(listed, "config.json", tmp_path / "c")
     assert (tmp_path / "c").read_bytes() == FILES["config.json"]
 
 
 def test_what_is_not_there(online, tmp_path):
     with pytest.raises(NotFound, match=r"ann/smal'.*Did you mean 'ann/small'"):
-        hub.listing("ann/smal")
+        remote.listing("ann/smal")
     with pytest.raises(NotFound, match="no such revision"):
-        hub.listing("ann/small", "v9")
+        remote.listing("ann/small", "v9")
     with pytest.raises(NotFound, match=r"holds no onnx/modell.onnx.*Did you mean 'onnx/model.onnx'"):
-        hub.fetch(hub.listing("ann/small"), "onnx/modell.onnx", tmp_path / "x")
+        remote.fetch(remote.listing("ann/small"), "onnx/modell.onnx", tmp_path / "x")
 
 
 def test_no_network_at_all(online, tmp_path, monkeypatch):
-    listed = hub.listing("ann/small")
+    listed = remote.listing("ann/small")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")
     with pytest.raises(InputError, match=f"127.0.0.1:{port} cannot be reached.*Check the network"):
-        hub.listing("ann/small")
+        remote.listing("ann/small")
     with pytest.raises(InputError, match="cannot be reached"):
-        hub.fetch(listed, "config.json", tmp_path / "c")
+        remote.fetch(listed, "config.json", tmp_path / "c")
 
 
 @pytest.mark.parametrize("variable", ["HEADSTART_OFFLINE", "HF_HUB_OFFLINE"])
 def test_offline_asks_nothing(online, tmp_path, monkeypatch, variable):
-    listed = hub.listing("ann/small")
+    listed = remote.listing("ann/small")
     monkeypatch.setenv(variable, "1")
     online.requests.clear()
     with pytest.raises(InputError, match=f"{variable} is set"):
-        hub.listing("ann/small")
+        remote.listing("ann/small")
     with pytest.raises(InputError, match=f"{variable} is set"):
-        hub.fetch(listed, "config.json", tmp_path / "c")
+        remote.fetch(listed, "config.json", tmp_path / "c")
     assert online.requests == []
 
 
@@ -182,28 +182,28 @@ def snapshot(folder, revision, files):
 def test_what_the_hubs_cache_holds_is_taken_from_there(online, tmp_path, monkeypatch):
     revision = online.main["ann/small"]
     snapshot(tmp_path / "hf", revision, FILES)
-    listed = hub.listing("ann/small")
+    listed = remote.listing("ann/small")
     online.requests.clear()
-    hub.fetch(listed, "onnx/model.onnx", tmp_path / "m")
+    remote.fetch(listed, "onnx/model.onnx", tmp_path / "m")
     assert online.requests == []
     assert not (tmp_path / "m").is_symlink()
     monkeypatch.setenv("HEADSTART_OFFLINE", "1")
-    found = hub.listing("ann/small")
+    found = remote.listing("ann/small")
     assert found.local
     assert found.revision == revision
     assert set(found.files) == set(FILES)
-    hub.fetch(found, "config.json", tmp_path / "c")
+    remote.fetch(found, "config.json", tmp_path / "c")
     assert online.requests == []
 
 
 def test_names_that_lead_out_of_the_folder_are_refused(online):
     online.put("ann/evil", {"config.json": b"{}", "../../etc/passwd": b"x"})
     with pytest.raises(ModelError, match="leads out"):
-        hub.listing("ann/evil")
+        remote.listing("ann/evil")
 
 
 def test_nothing_is_told_but_what_is_asked(online, tmp_path):
-    hub.fetch(hub.listing("ann/small"), "config.json", tmp_path / "c")
+    remote.fetch(remote.listing("ann/small"), "config.json", tmp_path / "c")
     assert [one[:2] for one in online.requests] == [
         ("GET", "/api/models/ann/small"),
         ("GET", f"/ann/small/resolve/{online.main['ann/small']}/config.json"),
@@ -215,7 +215,7 @@ def test_a_token_is_not_carried_to_another_host(online, tmp_path, monkeypatch):
     with serving() as other:
         other.put("ann/small", FILES)
         online.elsewhere = other.url
-        hub.fetch(hub.listing("ann/small"), "onnx/model.onnx", tmp_path / "m")
+        remote.fetch(remote.listing("ann/small"), "onnx/model.onnx", tmp_path / "m")
     assert (tmp_path / "m").read_bytes() == BIG
     assert online.tokens == [f"Bearer {online.token}"]
     assert other.tokens == [None]
@@ -225,10 +225,10 @@ def test_a_full_disk_is_said_before_the_download(online, tmp_path, monkeypatch):
     import shutil
 
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**6, 10**6, 1000))
-    listed = hub.listing("ann/small")
+    listed = remote.listing("ann/small")
     online.requests.clear()
     with pytest.raises(StorageError, match="has 1,024,000 bytes, and 1,000 are free"):
-        hub.fetch(listed, "onnx/model.onnx", tmp_path / "m")
+        remote.fetch(listed, "onnx/model.onnx", tmp_path / "m")
     assert online.requests == []
 
 
@@ -236,4 +236,4 @@ def test_what_is_no_hub_is_said(online, tmp_path):
     for body in (b"<html>welcome</html>", b"[]", b"{", b'{"sha": 1, "siblings": [1]}'):
         online.body = body
         with pytest.raises((InputError, ModelError), match=r"does not answer as the Hub does|names no commit"):
-            hub.listing("ann/small")
+            remote.listing("ann/small")

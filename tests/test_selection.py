@@ -333,7 +333,7 @@ def test_second_views_are_used_where_they_help_and_only_there():
     rng = np.random.default_rng(0)
     y = np.arange(240) % 2
     T = np.eye(2, dtype=np.float32)[y]
-    dealt = folds(y, repeats=1, seed=0)
+    dealt = deal(y, repeats=1, seed=0)
     # a nuisance that a view turns round: seen both ways it cannot mislead
     noise = rng.normal(size=(240, 30)).astype(np.float32)
     X = np.concatenate([noise, (2 * y - 1)[:, None] * 0.5 + rng.normal(size=(240, 1))], 1).astype(np.float32)

@@ -294,14 +294,14 @@ def add_base(
     progress: Progress = _silent,
 ) -> dict[str, Any]:
     """Install a base model from hf:owner/name[@revision], a name of the catalogue, a folder or an .onnx file."""
-    from headstart import adding
+    from headstart.hub import adding
 
     return adding.add(source, name=name, card=card, licence=licence, progress=progress)
 
 
 def remove_base(name: str) -> dict[str, Any]:
     """Remove an installed base model; models that were made on it can then no longer predict."""
-    from headstart import adding
+    from headstart.hub import adding
 
     return adding.remove(name)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from headstart import backbones, catalogue, speed
+from headstart import backbones
 from headstart.backbone import Backbone
 from headstart.choosing import Limits
+from headstart.hub import catalogue, speed
 from headstart.licence import refused
 
 HIDDEN = ("fake",)  # for tests

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 # Licences of the SPDX list that allow commercial use without asking, by identifier in lower case.
 COMMERCIAL = frozenset(
-    "0bsd afl-3.0 apache-2.0 artistic-2.0 bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 cc-by-2.0 cc-by-2.5 cc-by-3.0 "
-    "cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 cdla-permissive-1.0 cdla-permissive-2.0 ecl-2.0 epl-2.0 gpl-2.0 gpl-3.0 isc lgpl-2.1 "
-    "lgpl-3.0 mit mpl-2.0 ncsa ofl-1.1 pddl postgresql unlicense wtfpl zlib agpl-3.0".split()
+    ["0bsd", "afl-3.0", "apache-2.0", "artistic-2.0", "bsd-2-clause", "bsd-3-clause", "bsd-3-clause-clear", "bsl-1.0", "cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc0-1.0", "cdla-permissive-1.0", "cdla-permissive-2.0", "ecl-2.0", "epl-2.0", "gpl-2.0", "gpl-3.0", "isc", "lgpl-2.1", "lgpl-3.0", "mit", "mpl-2.0", "ncsa", "ofl-1.1", "pddl", "postgresql", "unlicense", "wtfpl", "zlib", "agpl-3.0"]
 )
 UNKNOWN = frozenset(("", "unknown", "other", "none", "noassertion"))
 

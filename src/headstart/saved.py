@@ -93,7 +93,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     if card.get("digest") != _card_digest(card):
         raise ModelError(f"{folder / CARD}: changed since it was saved (its digest does not match).")
     files = card.get("files")
-    if not isinstance(files, dict) or not NEEDED <= set(files) or not set(files) <= FILES:
+    if not isinstance(files, dict) or not set(files) >= NEEDED or not set(files) <= FILES:
         raise ModelError(f"{folder / CARD}: its list of files is not that of a model.")
     for name, digest in files.items():
         path = folder / name

@@ -143,7 +143,7 @@ def shrink(
     steps += [step for step in shallower if step.base.card.cut != exact.card.cut]
     allowed = [step for step in shallower if step.loss(whole) <= max_loss]
     kept: Step | None = None
-    for n, (step, keep) in enumerate(_plans(allowed, exact)[:TRIES]):
+    for step, keep in _plans(allowed, exact)[:TRIES]:
         with tempfile.TemporaryDirectory(prefix="headstart-") as trial:
             made, name = _made(step.base, bench.contents(everything=False), keep, Path(trial) / "trial")
             tried = bench.step(name, made)

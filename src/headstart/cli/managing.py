@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from headstart.cli.app import Broken, Encoding, Folder, Image, Json, Label, Name, Names, Text, app
-from headstart.terminal import Progress, console, figures, plain, print_json, say, show_prediction, show_verdict
+from headstart.cli.app import Folder, Json, Name, app
+from headstart.terminal import console, plain, print_json, say, show_verdict
 
 
 @app.command()

@@ -19,9 +19,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from headstart import backbones, cards, catalogue, hub, hubfolder, pins, rowcache, speed, tokenisers
+from headstart import backbones, rowcache
 from headstart.backbones import described
 from headstart.errors import HeadstartError, InputError, ModelError, NotFound, StorageError, near
+from headstart.hub import cards, catalogue, layout, pins, remote, speed, tokenisers
 from headstart.storage import atomic_folder
 
 Progress = Callable[[str, int, int], None]  # what is done, how much of it, of how much (bytes)
@@ -90,7 +91,7 @@ def _hub_add(source: str, name: str, given: cards.Card, progress: Progress | Non
 @contextmanager
 def _alone(source: str) -> Iterator[None]:
     """One process at a time fetches from a repository; another one waits, and finds it done."""
-    folder, repo = backbones.folder() / ".parts", hub.parse(source)[0]
+    folder, repo = backbones.folder() / ".parts", remote.parse(source)[0]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / f"{repo.replace('/', '--')}.lock", "wb") as file:
@@ -135,17 +136,17 @@ def _from_disk(source: str, name: str | None, given: cards.Card) -> Order:
     """A folder, or the folder of an ONNX file."""
     path = Path(source).expanduser()
     if path.is_dir():
-        return Order(_named(name, path.resolve().name), str(path.resolve()), path, given)
+        return Order(_named(name, path.resolve().name), f"folder {path.resolve().name}", path, given)  # no path: it travels
     if path.is_file():
         if path.suffix.lower() != ".onnx":
-            what = hubfolder.sniff(path)
+            what = layout.sniff(path)
             raise InputError(
                 f"{path.name} is {what or 'no ONNX file'}: give an .onnx file, a folder, or hf:OWNER/NAME."
             )
         chosen, folder, file = _named(name, path.name), path.resolve().parent, path.name
         if folder.name == "onnx" and (folder.parent / "config.json").is_file():
             folder, file = folder.parent, f"onnx/{file}"
-        return Order(chosen, str(path.resolve()), folder, replace(given, file=file))
+        return Order(chosen, f"file {path.name}", folder, replace(given, file=file))
     known = [one.name for one in catalogue.entries()]
     raise NotFound(
         f"{source!r} is no file, no folder and no name of the catalogue.{near(source, known)} A model of the Hub is "
@@ -155,7 +156,7 @@ def _from_disk(source: str, name: str | None, given: cards.Card) -> Order:
 
 def _from_hub(source: str, name: str, given: cards.Card, progress: Progress | None) -> Order:
     """A folder with the files that are needed, fetched and checked; it stays until the backbone is made of it."""
-    repo, revision = hub.parse(source)
+    repo, revision = remote.parse(source)
     base = f"hf:{repo}"
     pinned = pins.revision(base) if revision is None else None
     notes: tuple[str, ...] = ()
@@ -166,19 +167,19 @@ def _from_hub(source: str, name: str, given: cards.Card, progress: Progress | No
     digests: dict[str, str] = {}
 
     def fetch(file: str) -> None:
-        digests[file] = hub.fetch(listed, file, folder / file, progress)
+        digests[file] = remote.fetch(listed, file, folder / file, progress)
 
     modules = [file for file in ("modules.json",) if file in listed.files]
     for file in modules:
         fetch(file)
-    inner = hubfolder.modules_folder(folder)
-    wanted = [*hubfolder.SMALL, *(f"{inner}/{file}" for file in hubfolder.SMALL if inner), "onnx/tokenizer.json"]
+    inner = layout.modules_folder(folder)
+    wanted = [*layout.SMALL, *(f"{inner}/{file}" for file in layout.SMALL if inner), "onnx/tokenizer.json"]
     for file in wanted:
         size = listed.files[file].size if file in listed.files else None
         if file in listed.files and not (file.endswith(("README.md", "LICENSE")) and (size or 0) > LICENCE_LIMIT):
             fetch(file)
-    said = hubfolder.read(folder)
-    graph = hubfolder.graph_file(listed.files, given.file or (given.hint if given.hint in listed.files else None))
+    said = layout.read(folder)
+    graph = layout.graph_file(listed.files, given.file or (given.hint if given.hint in listed.files else None))
     if graph is not None:
         large = [graph]
     else:
@@ -206,29 +207,29 @@ def _inner(file: str, inner: str) -> str:
     return file.removeprefix(f"{inner}/") if inner else file
 
 
-def _listing(repo: str, revision: str | None, known: Mapping[str, str]) -> hub.Listing:
+def _listing(repo: str, revision: str | None, known: Mapping[str, str]) -> remote.Listing:
     """The repository's files; without a request where the Hub's cache here holds all that was taken the first time."""
-    if revision and known and all(hub.cached(repo, revision, file) for file in known):
-        files = {file: hub.Remote(None, digest) for file, digest in known.items()}
-        return hub.Listing(repo, revision, files, local=True)
-    return hub.listing(repo, revision)
+    if revision and known and all(remote.cached(repo, revision, file) for file in known):
+        files = {file: remote.Remote(None, digest) for file, digest in known.items()}
+        return remote.Listing(repo, revision, files, local=True)
+    return remote.listing(repo, revision)
 
 
 def _weights(where: str, safe: list[str], names: list[str]) -> None:
     """Raise InputError where there are no weights that may be read."""
     if safe:
         return
-    if found := hubfolder.pickled(names):
-        raise InputError(f"{where} has no ONNX file and no safetensors, but {', '.join(found[:3])}: {hubfolder.PICKLE}")
+    if found := layout.pickled(names):
+        raise InputError(f"{where} has no ONNX file and no safetensors, but {', '.join(found[:3])}: {layout.PICKLE}")
     raise InputError(f"{where} has neither an ONNX file nor model.safetensors: there is nothing to make a backbone of.")
 
 
-def _buildable(said: hubfolder.Said) -> None:
+def _buildable(said: layout.Said) -> None:
     """Raise InputError or MissingExtra where no graph can be made of safetensors with what is installed."""
     from headstart.backbones import bert
 
     if bert.unknown(said.config):
-        from headstart import foreign
+        from headstart.hub import foreign
 
         foreign.ready(said.config)
 
@@ -272,13 +273,13 @@ def _fill(order: Order, new: Path) -> None:
     from headstart.backbones import network
 
     folder, given = order.folder, order.card
-    said = hubfolder.read(folder)
+    said = layout.read(folder)
     home = folder / said.inner if said.inner else folder
-    names = hubfolder.names(folder, said.inner)
+    names = layout.names(folder, said.inner)
     if given.file is not None and (folder / given.file).is_file():
         names = [given.file]
     notes = [*order.notes, *said.notes, *given.notes]
-    graph = hubfolder.graph_file(names, given.file)
+    graph = layout.graph_file(names, given.file)
     if graph is not None:
         cards.take(folder, graph, new)
     else:
@@ -295,26 +296,26 @@ def _fill(order: Order, new: Path) -> None:
     pictures = cards.pictures(given, said, picture) if modality == "image" else None
     licence = next((one for one in (given.licence, said.licence) if one and one != "unknown"), given.fallback)
     if (folder / "LICENSE").is_file() and (folder / "LICENSE").stat().st_size <= LICENCE_LIMIT:
-        shutil.copyfile(hubfolder.plain(folder / "LICENSE", folder), new / "LICENSE")
+        shutil.copyfile(layout.plain(folder / "LICENSE", folder), new / "LICENSE")
     network.describe(
         new, name=order.name, modality=modality, licence=licence, source=order.source, revision=order.revision,
-        preprocessing=pictures, tokens=tokens, notes=notes, cut=given.cut, precision=hubfolder.precision(graph or ""),
+        preprocessing=pictures, tokens=tokens, notes=notes, cut=given.cut, precision=layout.precision(graph or ""),
     )  # fmt: skip
 
 
-def _built(said: hubfolder.Said, home: Path, new: Path) -> str:
+def _built(said: layout.Said, home: Path, new: Path) -> str:
     """Make model.onnx of safetensors; gives a sentence on how."""
     from headstart.backbones import bert
 
     weights = home / "model.safetensors"
     if not bert.unknown(said.config) and weights.is_file():
-        if what := hubfolder.sniff(weights):
+        if what := layout.sniff(weights):
             raise ModelError(
-                f"model.safetensors is {what}, whatever its name says. {hubfolder.PICKLE[0].upper()}{hubfolder.PICKLE[1:]}"
+                f"model.safetensors is {what}, whatever its name says. {layout.PICKLE[0].upper()}{layout.PICKLE[1:]}"
             )
-        bert.build(said.config, hubfolder.plain(weights, home), new)
+        bert.build(said.config, layout.plain(weights, home), new)
         return f"the graph was written out from config.json and model.safetensors ({said.config['model_type']})"
-    from headstart import foreign
+    from headstart.hub import foreign
 
     return foreign.export(home, said.config, said.pictures, new)
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from headstart import hubfolder
 from headstart.errors import InputError, MissingExtra, ModelError
+from headstart.hub import layout
 
 INSTALL = 'pip install "headstart[torch]" transformers'
 CLOSE = 1e-4
@@ -74,7 +74,7 @@ def export(home: Path, config: Mapping[str, Any], pictures: Mapping[str, Any] | 
     """Write model.onnx into `new`; gives a sentence on how. Raises InputError, MissingExtra, ModelError."""
     ready(config)
     for path in home.glob("*.safetensors"):
-        if what := hubfolder.sniff(hubfolder.plain(path, home)):
+        if what := layout.sniff(layout.plain(path, home)):
             raise ModelError(f"{path.name} is {what}, whatever its name says; its weights are not read.")
     with _quiet():
         model, names = _model(home, config)

@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headstart import hubfolder
 from headstart.errors import InputError, ModelError, NotFound, near
+from headstart.hub import layout
 from headstart.preprocessing import Preprocessing
 
 LIMIT = 64 << 10  # bytes of a card
@@ -96,7 +96,7 @@ def outside(path: Path) -> list[str]:
 
     from headstart.graph import reading
 
-    if what := hubfolder.sniff(path):
+    if what := layout.sniff(path):
         raise ModelError(f"{path.name} is {what}, whatever its name says; an ONNX file is needed.")
     if path.stat().st_size > reading.LIMIT:
         raise ModelError(f"{path.name} has {path.stat().st_size:,} bytes, and {reading.LIMIT:,} are allowed.")
@@ -120,12 +120,12 @@ def outside(path: Path) -> list[str]:
 
 def take(folder: Path, graph: str, new: Path) -> None:
     """Copy an ONNX file as model.onnx, and the files of its weights beside it."""
-    path = hubfolder.plain(folder / graph, folder)
+    path = layout.plain(folder / graph, folder)
     for name in outside(path):
         beside = (folder / graph).parent / name
         if not beside.is_file():
             raise ModelError(f"{graph} has its weights in {name}, which is not beside it.")
-        shutil.copyfile(hubfolder.plain(beside, folder), new / name)
+        shutil.copyfile(layout.plain(beside, folder), new / name)
     shutil.copyfile(path, new / "model.onnx")
 
 
@@ -156,7 +156,7 @@ def kind(path: Path, said: str | None) -> tuple[str, tuple[int | None, int | Non
     return found, shape
 
 
-def pictures(given: Card, said: hubfolder.Said, stated: tuple[int | None, int | None]) -> Preprocessing:
+def pictures(given: Card, said: layout.Said, stated: tuple[int | None, int | None]) -> Preprocessing:
     """How pictures are prepared: the card's word, else preprocessor_config.json's. Raises InputError."""
     if given.preprocessing is not None:
         made = given.preprocessing

@@ -12,10 +12,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from headstart import backbones, cards, pins, speed
+from headstart import backbones
 from headstart.backbones import described
 from headstart.backbones.described import Description
 from headstart.errors import ModelError, NotFound, near
+from headstart.hub import cards, pins, speed
 
 FILE = Path(__file__).parent / "catalogue.toml"
 

@@ -255,25 +255,25 @@ def fetch(listed: Listing, name: str, target: Path, progress: Progress | None = 
     It is copied from the Hub's cache where that has it; else downloaded, first to TARGET.part, which is kept when the
     connection breaks and gone on from at the next call. Raises InputError, NotFound, ModelError, StorageError.
     """
-    remote = listed.files.get(name)
-    if remote is None:
+    stated = listed.files.get(name)
+    if stated is None:
         raise NotFound(f"{listed.repo} holds no {name}.{near(name, listed.files)}")
-    if remote.size is not None and remote.size > LARGEST:
-        raise InputError(f"{name} of {listed.repo} has {remote.size:,} bytes; at most {LARGEST:,} are taken.")
+    if stated.size is not None and stated.size > LARGEST:
+        raise InputError(f"{name} of {listed.repo} has {stated.size:,} bytes; at most {LARGEST:,} are taken.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_file():
-            return _checked(remote, target)
+            return _checked(stated, target)
         part = target.with_name(target.name + ".part")
-        free, needed = shutil.disk_usage(target.parent).free, remote.size or 0
+        free, needed = shutil.disk_usage(target.parent).free, stated.size or 0
         if needed - (part.stat().st_size if part.exists() else 0) > free:
             raise StorageError(f"{target.parent}: {name} has {needed:,} bytes, and {free:,} are free on the disk.")
         if found := cached(listed.repo, listed.revision, name):
             shutil.copyfile(found, part)
         else:
             _allowed(f"{name} of {listed.repo}")
-            _download(listed, name, remote, part, progress)
-        digest = _checked(remote, part)
+            _download(listed, name, stated, part, progress)
+        digest = _checked(stated, part)
         os.replace(part, target)
     except OSError as error:
         if isinstance(error, InputError | StorageError):
@@ -282,15 +282,15 @@ def fetch(listed: Listing, name: str, target: Path, progress: Progress | None = 
     return digest
 
 
-def _checked(remote: Remote, path: Path) -> str:
+def _checked(stated: Remote, path: Path) -> str:
     try:
-        return remote.check(path)
+        return stated.check(path)
     except ModelError:
         path.unlink()
         raise
 
 
-def _download(listed: Listing, name: str, remote: Remote, part: Path, progress: Progress | None) -> None:
+def _download(listed: Listing, name: str, stated: Remote, part: Path, progress: Progress | None) -> None:
     """Stream a file to the end of `part`. What was there before is not asked for again."""
     from huggingface_hub import errors
 
@@ -299,15 +299,15 @@ def _download(listed: Listing, name: str, remote: Remote, part: Path, progress: 
     with _explained(listed.repo, name):
         while True:
             before = part.stat().st_size if part.exists() else 0
-            if remote.size is not None and before >= remote.size:
-                if before == remote.size and part.exists():
+            if stated.size is not None and before >= stated.size:
+                if before == stated.size and part.exists():
                     return
                 part.unlink(missing_ok=True)
                 before = 0
             try:
-                _stream(url, name, remote, part, before, progress)
+                _stream(url, name, stated, part, before, progress)
                 now = part.stat().st_size
-                if remote.size is None or now >= remote.size:
+                if stated.size is None or now >= stated.size:
                     return
             except errors.HfHubHTTPError:
                 raise
@@ -321,18 +321,18 @@ def _download(listed: Listing, name: str, remote: Remote, part: Path, progress: 
             failed = 0 if now > before else failed + 1  # it ended early, without an error
             if failed >= ATTEMPTS:
                 raise InputError(
-                    f"the Hub sent {now:,} of the {remote.size:,} bytes of {name}, {ATTEMPTS} times. They are kept; try "
+                    f"the Hub sent {now:,} of the {stated.size:,} bytes of {name}, {ATTEMPTS} times. They are kept; try "
                     f"again later."
                 )
 
 
-def _stream(url: str, name: str, remote: Remote, part: Path, start: int, progress: Progress | None) -> None:
+def _stream(url: str, name: str, stated: Remote, part: Path, start: int, progress: Progress | None) -> None:
     """One answer of the server, written to `part` from byte `start` on."""
     library = _library()
     headers = {**_headers(), "accept-encoding": "identity"}
     if start:
         headers["range"] = f"bytes={start}-"
-    limit = remote.size if remote.size is not None else LARGEST
+    limit = stated.size if stated.size is not None else LARGEST
     with library.get_session().stream("GET", url, headers=headers, timeout=30, follow_redirects=True) as answer:
         if start and answer.status_code == 416:  # the file is shorter than what we have
             part.unlink()

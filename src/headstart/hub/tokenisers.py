@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from headstart import hubfolder
 from headstart.errors import InputError, ModelError
+from headstart.hub import layout
 
 FILE = "tokenizer.json"
 
@@ -26,9 +26,9 @@ def take(
     notes = []
     found = next((one for one in places if (one / FILE).is_file()), None)
     if found is not None:
-        path = hubfolder.plain(found / FILE, found.parent if found.name == "onnx" else found)
-        if path.stat().st_size > hubfolder.TOKENISER_LIMIT:
-            raise ModelError(f"{FILE} has {path.stat().st_size:,} bytes; {hubfolder.TOKENISER_LIMIT:,} are allowed.")
+        path = layout.plain(found / FILE, found.parent if found.name == "onnx" else found)
+        if path.stat().st_size > layout.TOKENISER_LIMIT:
+            raise ModelError(f"{FILE} has {path.stat().st_size:,} bytes; {layout.TOKENISER_LIMIT:,} are allowed.")
         content = path.read_bytes()
         made = _parsed(content)
     else:
@@ -60,7 +60,7 @@ def _parsed(content: bytes) -> Any:
 def _wordpiece(places: Sequence[Path], config: Mapping[str, Any]) -> Any:
     """The tokeniser of a BERT vocabulary (vocab.txt). Raises InputError where there is none."""
     found = next((one for one in places if (one / "vocab.txt").is_file()), None)
-    said = hubfolder.json(found / "tokenizer_config.json") if found else {}
+    said = layout.json(found / "tokenizer_config.json") if found else {}
     kind = str(said.get("tokenizer_class", "BertTokenizer")).removesuffix("Fast")
     if found is None or kind not in ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer"):
         raise InputError(
