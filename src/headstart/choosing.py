@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -233,7 +234,7 @@ def _judged(
     for name in dict.fromkeys(one.backbone.card.name for one in running):
         mine = [one for one in running if one.backbone.card.name == name]
         wide = mine[0].backbone.at("+".join(dict.fromkeys("+".join(one.backbone.card.cut for one in mine).split("+"))))
-        rows, X = readable(part, wide, progress=lambda done, total, name=name: progress(f"{name}: embedding", done, total))
+        rows, X = readable(part, wide, progress=partial(progress, f"{name}: embedding"))
         kept = np.flatnonzero(np.isin(part.rows, rows.rows))
         groups = tied(*(() if rows.group is None else (rows.group,)), keys=rows.keys)
         dealt = folds(target[kept], groups=groups, seed=seed)[0]
@@ -254,7 +255,7 @@ def _judged(
 def _joined(one: Candidate, pieces: dict[str, NDArray[np.float32]]) -> NDArray[np.float32]:
     """The features of one cut out of those of all."""
     names = one.backbone.card.cut.split("+")
-    return np.concatenate([pieces[name] for name in names], axis=1) / np.float32(np.sqrt(len(names)))
+    return np.asarray(np.concatenate([pieces[name] for name in names], axis=1) / np.sqrt(len(names)), np.float32)
 
 
 def _filtered(mine: list[Candidate], features: dict[str, NDArray[np.float32]], rows: Dataset) -> list[Candidate]:
@@ -274,7 +275,8 @@ def _promising(running: list[Candidate]) -> tuple[list[Candidate], list[Candidat
     best = max(running, key=lambda one: one.merit)
     ranked = sorted(running, key=lambda one: -one.merit)
     better = {id(one) for one in ranked[: max(2, (len(ranked) + 1) // 2)]}
-    kept, dropped = [], []
+    kept: list[Candidate] = []
+    dropped: list[Candidate] = []
     for one in running:
         loss, noise = one.behind(best)
         close = loss <= 2 * noise

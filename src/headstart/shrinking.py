@@ -186,7 +186,7 @@ def _depths(bench: Bench, exact: Backbone, say: Say) -> list[Step]:
     steps = []
     for cut in found:
         names = cut.split("+")
-        joined = np.concatenate([pieces[name] for name in names], axis=1) / np.float32(np.sqrt(len(names)))
+        joined = np.asarray(np.concatenate([pieces[name] for name in names], axis=1) / np.sqrt(len(names)), np.float32)
         steps.append(bench.step(f"cut {cut}", exact.at(cut), joined))
         say(f"cut {cut}: accuracy {100 * np.nanmean(steps[-1].right):.1f}, {steps[-1].mb:.1f} MB, {steps[-1].ms:.2f} ms")
     return steps

@@ -13,6 +13,7 @@ from typing import Any
 
 from headstart import jsontext
 from headstart.errors import InputError, ModelError, NotFound
+from headstart.graph.taps import KINDS
 from headstart.preprocessing import Preprocessing
 from headstart.storage import write_file
 
@@ -22,7 +23,6 @@ LIMIT = 2**20  # bytes of backbone.json
 TOKENS = 8192  # the longest text a network can be said to take
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. +=@()-]{0,199}")
-KINDS = ("tokens", "map", "grid", "vector", "stream", "turned")
 _KEYS = """
     format name modality licence source revision files graph cut tokens preprocessing precision taps top parameters
     alone notes

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbone import Card, Portable, Tap
+from headstart.backbone import Card, Contents, Portable, Tap
 from headstart.errors import InputError
 
 NAME = "fake"
@@ -67,7 +67,7 @@ class Fake:
         """Raises InputError: there is no network."""
         raise InputError(f"backbone {NAME!r} hashes words; it has no network that could be given away.")
 
-    def encode(self, contents: Sequence[str]) -> NDArray[np.float32]:
+    def encode(self, contents: Contents) -> NDArray[np.float32]:
         """Features of n texts, (n, 64) float32 of unit length; a text without words is all zeros. Raises InputError."""
         X = np.zeros((len(contents), WIDTH), np.float32)
         for i, text in enumerate(contents):

@@ -23,11 +23,11 @@ from headstart.backbones import described
 from headstart.backbones import onnx as runtime
 from headstart.backbones.described import TOKENISER, Description, Place, describe
 from headstart.errors import ContentError, InputError, ModelError
+from headstart.graph import cut as cutting
 from headstart.preprocessing import Preprocessing
 
 __all__ = ["Network", "describe"]
 
-POOLING = 1  # version of the arithmetic from graph to feature: part of the fingerprint
 PICTURES = 8  # in one run: fewer and more are both slower
 
 
@@ -95,7 +95,7 @@ class Network:
             "parts": [[place.tensor, place.kind, place.width] for place in self.places],
             "precision": facts.precision,
             "alone": facts.alone,
-            "pooling": POOLING,
+            "pooling": cutting.VERSION,
         }
         return hashlib.sha256(jsontext.write(decides).encode()).hexdigest()
 
@@ -146,9 +146,7 @@ class Network:
 
     def features(self) -> Any:
         """The graph below the cut, `features` its output; its weights may be outside it, in the folder."""
-        from headstart.graph import cut
-
-        return cut.features(self.graph(), self.cut, self._found)
+        return cutting.features(self.graph(), self.cut, self._found)
 
     @property
     def _found(self) -> list[Any]:
@@ -217,11 +215,9 @@ class Network:
 
     def states(self, contents: Contents, tap: str) -> list[NDArray[np.float32]]:
         """The unpooled states at a tap, for each content (places, width) float32: tokens, patches or pixels of a map."""
-        from headstart.graph import cut
-
         if len(contents) == 0:
             return []
-        opened = self._session(cut.states(self.graph(), [tap], self._found))
+        opened = self._session(cutting.states(self.graph(), [tap], self._found))
         output = f"states {tap}"
         found: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(contents)
 

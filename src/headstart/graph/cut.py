@@ -7,7 +7,6 @@ token types of nought, positions counted from nought), and the data are its one 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -280,8 +279,3 @@ def _free(value: Any) -> list[Any]:
     """The declared shape, names for what is free."""
     names = ("n", "t") if len(flow.dims(value) or ()) == 2 else ("n", "c", "h", "w")
     return [d if d is not None else name for d, name in zip(flow.dims(value) or (), names, strict=False)]
-
-
-def plain(name: str) -> bool:
-    """Whether a name can be a tap's."""
-    return re.fullmatch(r"[0-9]{1,3}|top", name) is not None
