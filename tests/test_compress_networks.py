@@ -211,3 +211,12 @@ def test_pictures_in_integers():
     assert "picture" in note.notes[0]
     with pytest.raises(InputError, match="there are none"):
         integers.quantise(whole, [])
+
+
+def test_the_mean_error_of_a_layer_is_taken_from_its_bias():
+    whole = fuse.plain(text_network())[0]
+    small = integers.quantise(whole, TEXTS)[0]
+    given = [feed for _, feed in surgery.feeds(whole, TEXTS)]
+    y = layers.linears(whole.model)[0].y
+    exact, found = (surgery.seen(portable, [y], given)[y].mean(0) for portable in (whole, small))
+    np.testing.assert_allclose(found, exact, rtol=0, atol=1e-5)

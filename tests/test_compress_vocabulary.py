@@ -150,3 +150,30 @@ def test_a_network_that_does_more_with_numbers_is_refused():
     )
     with pytest.raises(InputError, match="more with token numbers"):
         prune(replace(whole, model=model), texts(20), most=0)
+
+
+def test_numbers_are_changed_wherever_they_stand():
+    said = json.loads(text_network("bytes").tokeniser)
+    special, size = said["added_tokens"], len(said["model"]["vocab"])
+    template = {"type": "TemplateProcessing", "special_tokens": {"<s>": {"ids": [0], "tokens": ["<s>"]}}}
+    said["post_processor"] = {"type": "Sequence", "processors": [said["post_processor"], template]}
+    for entry in special[:3]:  # the specials behind the others, as some tokenisers have them
+        said["model"]["vocab"][entry["content"]] = entry["id"] = entry["id"] + 1000
+    for key in ("cls", "sep"):
+        said["post_processor"]["processors"][0][key][1] += 1000
+    template["special_tokens"]["<s>"]["ids"] = [1000]
+    found = tokenisers.read(json.dumps(said).encode())
+    assert len(found.pieces) == size + 1  # <mask> stands outside the model
+    made, old = tokenisers.rewritten(found, found.closed(found.must))
+    made = json.loads(made)
+    roberta, again = made["post_processor"]["processors"]
+    assert (old[roberta["cls"][1]], old[roberta["sep"][1]]) == (1000, 1002)
+    assert [old[number] for number in again["special_tokens"]["<s>"]["ids"]] == [1000]
+    assert {old[entry["id"]] for entry in made["added_tokens"]} == {entry["id"] for entry in special}
+
+
+def test_the_lowest_score_of_unigram_stays():
+    vocab = [["<unk>", 0.0], ["a", -1.0], ["bc", -9.0], ["de", -2.0]]
+    found = tokenisers.read(json.dumps({"model": {"type": "Unigram", "unk_id": 0, "vocab": vocab}}).encode())
+    assert found.must == {0, 1, 2}
+    assert found.order == (0, 1, 3, 2)

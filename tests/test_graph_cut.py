@@ -158,3 +158,15 @@ def test_positions_are_counted_from_nought():
     whole = run(model, {**TEXT, "position_ids": np.tile(np.arange(6), (4, 1))})["y"]
     found = taps.Found("top", "y", "tokens", 40, 0, 1.0)
     assert np.abs(run(cut.states(model, ["top"], [found]), TEXT)["states top"] - whole).max() <= 1e-6
+
+
+def test_what_was_cut_can_be_cut_again_and_again(made):
+    model, feed, found = made
+    data = {name: value for name, value in feed.items() if name not in flow.SIDES}
+    whole = cut.features(model, f"{found[-2].name}+max{found[-2].name}", found)
+    expected = run(whole, data)["features"]
+    for _ in range(3):
+        top = taps.anatomy(whole).top
+        assert top is not None
+        whole = cut.features(whole, "top", [top])
+        assert np.abs(run(whole, data)["features"] - expected).max() <= 1e-6

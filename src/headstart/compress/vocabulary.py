@@ -4,7 +4,7 @@ Kept are, in this order: special pieces, single letters and bytes (so that anyth
 of the user's texts, and up to `most` in all: half of what is left for the pieces nearest to those used, by the cosine
 of their embeddings (other forms of the same words, words of the same matter), half for the most frequent of the rest.
 
-Texts made of kept pieces have the same features as before, to the last bit; `tokenisers.py` says why. For a language
+Texts made of kept pieces have the same features as before; `tokenisers.py` says why. For a language
 model of many languages: Abdaoui et al. 2020, "Load what you need", section 3; ours also keeps what is near.
 
 Letters: V pieces, v of them kept, d channels.

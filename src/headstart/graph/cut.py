@@ -164,11 +164,29 @@ class _Build:
         self.data = flow.data(model)
         self.model = pruned(model, [*tensors, self.data.name], [])
         self.graph, self.count = self.model.graph, 0
+        self._yielded = self._yield()
         if all(value.name != self.data.name for value in self.graph.input):
             self.graph.input.append(self.data)
         self._sides()
         if len(flow.dims(self.data) or ()) == 2 and flow.kind(self.data) in (6, 7):
             self._tokens()
+
+    def _yield(self) -> dict[str, str]:
+        """Give other names to the tensors that have ours, as in a graph that was cut before; old name -> new one."""
+        named = {tensor.name for tensor in self.graph.initializer} | {n for node in self.graph.node for n in node.output}
+        ours = [name for name in named if name == "features" or name.startswith("headstart/")]
+        before = next(f"below{i}/" for i in range(len(named) + 1) if not any(n.startswith(f"below{i}/") for n in named))
+        new = {name: before + name for name in ours}
+        for tensor in self.graph.initializer:
+            tensor.name = new.get(tensor.name, tensor.name)
+        for node in self.graph.node:
+            for names in (node.input, node.output):
+                names[:] = [new.get(name, name) for name in names]
+        return new
+
+    def tensor(self, tap: Found) -> str:
+        """The name of a tap's tensor in this graph."""
+        return self._yielded.get(tap.tensor, tap.tensor)
 
     def add(self, kind: str, given: Sequence[str], out: str | None = None, **attributes: Any) -> str:
         """A node; gives the name of its output."""
@@ -206,7 +224,7 @@ class _Build:
 
     def states(self, tap: Found) -> str:
         """States of a tap, (n, places, width) float32."""
-        given = self.add("Cast", [tap.tensor], to=1)
+        given = self.add("Cast", [self.tensor(tap)], to=1)
         if tap.kind == "tokens":
             return given
         if tap.kind in ("map", "turned"):
@@ -215,7 +233,7 @@ class _Build:
 
     def pooled(self, tap: Found, largest: bool) -> str:
         """Mean or largest over the places of a tap, (n, width) float32."""
-        given = self.add("Cast", [tap.tensor], to=1)
+        given = self.add("Cast", [self.tensor(tap)], to=1)
         if tap.kind == "vector":
             return given
         if tap.kind == "stream":
