@@ -64,9 +64,10 @@ def contestant(name: str) -> None:
 
 def operations(rows: list[str]) -> tuple[float, int]:
     """Multiplications and additions of the network for these texts, and their tokens."""
-    from headstart.backbones.minilm import tokenise, tokeniser, weights
+    from headstart.backbones.minilm import TOKENS, tokeniser, weights
+    from headstart.backbones.tokens import tokenise
 
-    lengths = np.array([len(ids) for ids in tokenise(tokeniser(weights()), rows)], float)
+    lengths = np.array([len(ids) for ids in tokenise(tokeniser(weights()), rows, TOKENS)], float)
     a_token = 2 * 6 * (4 * 384 * 384 + 2 * 384 * 1536)
     attention = 2 * 6 * 2 * 384 * (lengths**2).sum()
     return a_token * lengths.sum() + attention, int(lengths.sum())

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from headstart.backbones import int8, minilm
+from headstart.backbones.tokens import tokenise
 
 HERE = Path(__file__).parent
 BLOCKS, HEADS, WIDTH = 6, 12, 384
@@ -214,7 +215,7 @@ def calibrate(weights: Path, texts: list[str]) -> dict[str, NDArray]:
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     seen: dict[str, list[NDArray]] = {name: [] for name in names}
-    for ids in minilm.tokenise(minilm.tokeniser(weights), texts):
+    for ids in tokenise(minilm.tokeniser(weights), texts, minilm.TOKENS):
         tokens = np.array([ids], np.int64)
         feed = {"input_ids": tokens, "attention_mask": np.ones_like(tokens)}
         for name, value in zip(names, session.run(None, feed), strict=True):

@@ -98,7 +98,9 @@ def test_the_sample_has_every_class_in_its_proportion_and_grows():
 
 
 def test_what_cannot_be_read_is_left_out_for_all():
-    data = read([(text, label) for text, label in [("x", "fruit")] + [(f"{w} {i}", w) for w in WORDS for i in range(30)]])
+    data = read(
+        [(text, label) for text, label in [("x", "fruit")] + [(f"{w} {i}", w) for w in WORDS for i in range(30)]]
+    )
     found = select(data, [Toy()], Limits())
     assert {row["n"] for row in found["candidates"]} == {120}
 

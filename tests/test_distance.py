@@ -190,7 +190,6 @@ def test_the_best_tap_speaks():
 @here
 def test_real_texts_are_near_and_strange_ones_too_far(shared):
     from headstart import backbones
-    from headstart.backbones import minilm
 
     with open(shared / "data" / "banking77" / "banking_data" / "train.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))[:1100]
@@ -200,16 +199,14 @@ def test_real_texts_are_near_and_strange_ones_too_far(shared):
     letters = string.ascii_lowercase
     other = "".join(random.Random(0).sample(letters, 26))
     made_up = str.maketrans(letters + letters.upper(), other + other.upper())
-    backbone, tokeniser = backbones.load("minilm", precision="int8", cut="6"), minilm.tokeniser(minilm.weights())
+    backbone = backbones.load("minilm", precision="int8", cut="6")
     strange = {
         "near": texts,
         "base64": [base64.b64encode(text.encode()).decode() for text in texts],
         "made up": [text.translate(made_up) for text in texts],
     }
     for kind, given_texts in strange.items():
-        tokens = minilm.tokenise(tokeniser, given_texts)
-        broken = fragments(
-            [len(row) - 2 for row in tokens], [words(text) for text in given_texts], [row.count(100) for row in tokens]
-        )
+        tokens, unknown = backbone.counted(given_texts)
+        broken = fragments(tokens, [words(text) for text in given_texts], unknown)
         found = verdict({"6": neighbour_agreement(backbone.encode(given_texts), y)}, fragments=broken, name="minilm")
         assert found.level == ("near" if kind == "near" else "too far"), found.sentence

@@ -82,7 +82,7 @@ def test_pooling_by_hand():
     model = onnx.load_from_string(minilm.GRAPHS["float32"].read_bytes())
     model.graph.output.append(onnx.helper.make_tensor_value_info("block6", onnx.TensorProto.FLOAT, None))
     session = runtime.session(model.SerializeToString(), weights())
-    tokens = np.array([tokenise(words, ["a text of some words"])[0]], np.int64)
+    tokens = np.array([tokenise(words, ["a text of some words"], minilm.TOKENS)[0]], np.int64)
     states = session.run(["block6"], {"input_ids": tokens, "attention_mask": np.ones_like(tokens)})[0][0]
     parts = [states.mean(0), states.max(0)]
     want = np.concatenate([part / np.linalg.norm(part) for part in parts]) / np.sqrt(2)
@@ -182,8 +182,8 @@ def test_long_texts_are_cut_as_if_read_whole():
     found = tokeniser(weights())
     texts = ["ab " * 20_000, "z" * 20_000, "漢" * 9_000, ("x" * 5000 + " ") * 4, "tail " * 819 + "unbroken" * 2000]
     texts += [" " * 9000 + "after " * 300, ("\n" * 4500 + "b") * 40]
-    assert tokenise(found, texts) == [one.ids for one in found.encode_batch(texts)]
-    assert max(map(len, tokenise(found, texts))) == minilm.TOKENS
+    assert tokenise(found, texts, minilm.TOKENS) == [one.ids for one in found.encode_batch(texts)]
+    assert max(map(len, tokenise(found, texts, minilm.TOKENS))) == minilm.TOKENS
 
 
 @here

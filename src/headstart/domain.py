@@ -35,7 +35,7 @@ def far(base: Backbone, rows: Dataset, features: Mapping[str, NDArray[np.float32
 
 def _fragments(base: Backbone, rows: Dataset) -> distance.Fragments | None:
     """How finely the base's tokeniser breaks the texts up; None for pictures and for bases without one."""
-    counted = getattr(base, "counted", None)
+    counted = getattr(base, "counted", None)  # of those that have a tokeniser
     if rows.modality != "text" or counted is None:
         return None
     texts = [text[:LONGEST] for text in rows.texts(np.arange(min(len(rows), LOOKED_AT)))]

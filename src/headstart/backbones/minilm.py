@@ -31,9 +31,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbone import Card, Portable, Tap, cache_folder
+from headstart.backbone import Card, Contents, Portable, Tap, cache_folder
 from headstart.backbones import int8, plain
 from headstart.backbones import onnx as runtime
+from headstart.backbones.tokens import counted, tokenise
 from headstart.errors import InputError, ModelError
 from headstart.storage import atomic_folder
 
@@ -159,40 +160,6 @@ def tokeniser(folder: Path) -> Any:
     return found
 
 
-def tokenise(tokeniser: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Token numbers of every text, at most 256. Raises InputError on a text that is not Unicode.
-
-    Of a long text only as much is read as is needed: a beginning that ends at a space and fills all 256 places.
-    """
-    for i, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise InputError(f"text number {i} of the call is a {type(text).__name__}, not a str.")
-    rows: list[list[int]] = [[]] * len(texts)
-    left, limit = list(range(len(texts))), 4096
-    while left:
-        parts, whole = [], []
-        for i in left:
-            end = max(texts[i].rfind(" ", 0, limit), texts[i].rfind("\n", 0, limit)) if len(texts[i]) > limit else -1
-            parts.append(texts[i][:end] if end > 0 else texts[i])
-            whole.append(end <= 0)
-        try:
-            encoded = tokeniser.encode_batch_fast(parts)
-        except (TypeError, UnicodeEncodeError) as error:  # the tokeniser does not say which
-            raise InputError(f"text number {surrogate(texts)} of the call is not Unicode: a lone surrogate.") from error
-        again = []
-        for i, one, all_of_it in zip(left, encoded, whole, strict=True):
-            rows[i] = one.ids
-            if len(rows[i]) < TOKENS and not all_of_it:
-                again.append(i)
-        left, limit = again, limit * 8
-    return rows
-
-
-def surrogate(texts: Sequence[str]) -> int:
-    """The number of the first text that cannot be UTF-8."""
-    return next(i for i, text in enumerate(texts) if any("\ud800" <= letter <= "\udfff" for letter in text))
-
-
 def outputs(cut: str) -> list[str]:
     """The graph's outputs that a cut names: "6+max6" -> ["mean6", "max6"]. Raises InputError."""
     parts = cut.split("+")
@@ -307,12 +274,16 @@ class MiniLM:
             graph = runtime.pruned(graph, outputs(self.cut))
         return tokeniser(folder), runtime.session(graph, folder, self._made(folder))
 
-    def encode(self, contents: Sequence[str]) -> NDArray[np.float32]:
+    def encode(self, contents: Contents) -> NDArray[np.float32]:
         """Features of n texts, (n, width) float32 of unit length. Raises InputError on what is no text."""
         if len(contents) == 0:
             return np.empty((0, self.card.width), np.float32)
         words, session = self._loaded
-        parts = runtime.run(session, outputs(self.cut), tokenise(words, contents))
+        parts = runtime.run(session, outputs(self.cut), tokenise(words, contents, TOKENS))
         for part in parts:
             part /= np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12)
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1) / np.float32(math.sqrt(len(parts)))
+
+    def counted(self, texts: Sequence[str]) -> tuple[list[int], list[int]]:
+        """For every text how many tokens it makes, and how many of them are unknown pieces."""
+        return counted(self._loaded[0], texts, TOKENS)

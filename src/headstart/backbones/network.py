@@ -213,6 +213,12 @@ class Network:
             )
         return found
 
+    def counted(self, texts: Sequence[str]) -> tuple[list[int], list[int]]:
+        """For every text how many tokens it makes, and how many of them are unknown pieces."""
+        from headstart.backbones.tokens import counted
+
+        return counted(self._words, texts, self.description.tokens or 1)
+
     def states(self, contents: Contents, tap: str) -> list[NDArray[np.float32]]:
         """The unpooled states at a tap, for each content (places, width) float32: tokens, patches or pixels of a map."""
         if len(contents) == 0:

@@ -54,3 +54,11 @@ def tokenise(tokeniser: Any, texts: Sequence[str], tokens: int) -> list[list[int
                 again.append(i)
         left, limit = again, limit * 8
     return rows
+
+
+def counted(tokeniser: Any, texts: Sequence[str], tokens: int) -> tuple[list[int], list[int]]:
+    """For every text how many tokens it makes, marks at its ends not counted, and how many of them are unknown."""
+    marks = len(tokenise(tokeniser, [""], tokens)[0])
+    unknown = {tokeniser.token_to_id(name) for name in ("[UNK]", "<unk>")} - {None}
+    rows = tokenise(tokeniser, texts, tokens)
+    return [max(0, len(row) - marks) for row in rows], [sum(token in unknown for token in row) for row in rows]

@@ -20,7 +20,9 @@ app = typer.Typer(
 Folder = Annotated[Path, typer.Option("--project", help="The project folder.", show_default="this folder")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
 Text = Annotated[str | None, typer.Option("--text", help="The text column.", show_default="found")]
-Image = Annotated[str | None, typer.Option("--image", help="The column of pictures or their paths.", show_default="found")]
+Image = Annotated[
+    str | None, typer.Option("--image", help="The column of pictures or their paths.", show_default="found")
+]
 Label = Annotated[str | None, typer.Option("--label", help="The label column.", show_default="found")]
 Names = Annotated[str | None, typer.Option("--names", help="A file that names the label codes.")]
 Encoding = Annotated[str | None, typer.Option("--encoding", help="The file's encoding.", show_default="found")]

@@ -42,7 +42,9 @@ def backbones(
         if "fault" in row:
             say(f"[red]{plain(row['name'])}: {plain(row['fault'])}[/]")
     if any(row["unverified"] for row in rest):
-        say("[dim]? was not found in a document; --json says which documents were read, and where each base comes from[/]")
+        say(
+            "[dim]? was not found in a document; --json says which documents were read, and where each base comes from[/]"
+        )
 
 
 def _listed(title: str, rows: list[dict[str, Any]]) -> None:
@@ -127,7 +129,8 @@ def rm(
 def select(
     data: Annotated[str, typer.Argument(metavar="DATA", help="Labelled examples, as for fit.")],
     backbone: Annotated[
-        list[str] | None, typer.Option("--backbone", help="Try this one; may be given several times.", show_default="all")
+        list[str] | None,
+        typer.Option("--backbone", help="Try this one; may be given several times.", show_default="all"),
     ] = None,
     licence: Annotated[str, typer.Option(help="any, commercial, or a list such as 'MIT,Apache-2.0'.")] = "any",
     max_size: Annotated[float | None, typer.Option(help="Megabytes of the base below its cut.")] = None,
@@ -170,7 +173,9 @@ def select(
     if html is not None:
         say(f"Picture: {plain(html)}")
     cut = "" if best["simple"] else f" --cut {best['cut']}"
-    say(f"Next:   headstart fit {plain(data)} --backbone {plain(best['backbone'])}{plain(cut)}  ({found['seconds']:.1f} s)")
+    say(
+        f"Next:   headstart fit {plain(data)} --backbone {plain(best['backbone'])}{plain(cut)}  ({found['seconds']:.1f} s)"
+    )
 
 
 def _choices(found: dict[str, Any]) -> None:

@@ -21,7 +21,8 @@ from headstart.terminal import Progress, console, figures, plain, print_json, sa
 )
 def fit(
     data: Annotated[
-        str | None, typer.Argument(help="CSV, TSV, JSON lines, Parquet, Arrow, a zip or tar, or a folder with a folder per class.")
+        str | None,
+        typer.Argument(help="CSV, TSV, JSON lines, Parquet, Arrow, a zip or tar, or a folder with a folder per class."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="The model's name.", show_default="from the file's")] = None,
     test: Annotated[str | None, typer.Option(help="Rows used once, for the report only.")] = None,
@@ -105,11 +106,16 @@ def _flag(project: Path) -> str:
 )
 def predict(
     name: Name,
-    source: Annotated[str, typer.Argument(metavar="INPUT", help="A file, a folder, '-' for standard input, a picture, or a quoted text.")],
+    source: Annotated[
+        str,
+        typer.Argument(metavar="INPUT", help="A file, a folder, '-' for standard input, a picture, or a quoted text."),
+    ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="CSV, JSON lines or Parquet, by its ending.")
     ] = None,
-    why: Annotated[bool, typer.Option("--why", help="Nearest training examples, and the words or regions that matter.")] = False,
+    why: Annotated[
+        bool, typer.Option("--why", help="Nearest training examples, and the words or regions that matter.")
+    ] = False,
     every: Annotated[bool, typer.Option("--all", help="The probability of every label.")] = False,
     text: Text = None,
     image: Image = None,

@@ -11,7 +11,9 @@ from headstart.cli.app import Folder, Json, Name, app
 from headstart.terminal import Progress, console, percent, plain, print_json, say
 
 
-@app.command(epilog="Examples:\n\n`headstart shrink tickets`\n\n`headstart shrink tickets --max-loss 0.5 --as tickets-phone`")
+@app.command(
+    epilog="Examples:\n\n`headstart shrink tickets`\n\n`headstart shrink tickets --max-loss 0.5 --as tickets-phone`"
+)
 def shrink(
     name: Name,
     data: Annotated[
@@ -63,7 +65,9 @@ def _steps(rows: list[dict[str, Any]]) -> None:
     console().print(table)
 
 
-@app.command(epilog="Example: `headstart export tickets tickets-onnx/`  then  `python tickets-onnx/predict.py 'where is it?'`")
+@app.command(
+    epilog="Example: `headstart export tickets tickets-onnx/`  then  `python tickets-onnx/predict.py 'where is it?'`"
+)
 def export(
     name: Name,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
