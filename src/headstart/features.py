@@ -128,7 +128,7 @@ def encode(backbone: Backbone, contents: Contents) -> tuple[Values, dict[int, st
     values = np.full((len(contents), backbone.card.width), np.nan, np.float32)
     rest = [i for i in range(len(contents)) if i not in wrong]
     if rest:
-        values[rest] = backbone.encode([contents[i] for i in rest])
+        values[rest] = backbone.encode([contents[i] for i in rest])  # type: ignore[arg-type]
     return values, wrong
 
 

@@ -279,7 +279,7 @@ class MiniLM:
         if len(contents) == 0:
             return np.empty((0, self.card.width), np.float32)
         words, session = self._loaded
-        parts = runtime.run(session, outputs(self.cut), tokenise(words, contents, TOKENS))
+        parts = runtime.run(session, outputs(self.cut), tokenise(words, contents, TOKENS))  # type: ignore[arg-type]  # it looks itself
         for part in parts:
             part /= np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12)
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1) / np.float32(math.sqrt(len(parts)))
