@@ -128,7 +128,7 @@ def test_content_decides_and_what_is_broken_is_named(tmp_path):
     assert sorted([*found.rows, *[fault.row for fault in found.faults]]) == list(range(1, 14))
     note = next(note for note in found.notes if "left out" in note)
     assert note.startswith("4 of 13 files cannot be read as pictures and are left out: dog/empty.jpg: it is empty; ")
-    assert "1 pictures are of another kind than their ending says: cat/really.png" in found.notes
+    assert "1 picture is of another kind than its ending says: cat/really.png" in found.notes
     assert any("3 other things" in note for note in found.notes)
 
 
@@ -378,7 +378,7 @@ def test_large_pictures_lie_on_disk_and_memory_is_bounded(tmp_path, monkeypatch)
 def streamed(where: object, **options) -> list[tuple]:
     return [
         (int(row), content, cells, reasons.get(i))
-        for rows, contents, given, reasons in read_contents(where, **options)[0]
+        for rows, contents, given, _, reasons in read_contents(where, **options)[0]
         for i, (row, content, cells) in enumerate(zip(rows, contents.to_pylist(), given.to_pylist(), strict=True))
     ]
 

@@ -173,6 +173,7 @@ def read(
     files: list[str] = []
     faults: list[Fault] = []
     misnamed: list[str] = []
+    unseen: set[str] = set()  # labels of files that cannot be read
     seen = 0
     for batch, found, filed, reasons, odd in _contents(source, roles, batches):
         kept = pc.is_valid(found)
@@ -190,6 +191,8 @@ def read(
         for role, part in parts.items():
             cells = batch.column(columns[role])
             part.append(cells if full else cells.filter(kept))
+            if role == "label" and reasons and pa.types.is_large_string(cells.type):
+                unseen.update(cells.take(pa.array(list(reasons))).drop_null().to_pylist())
     if seen == 0:
         raise DataError("there are no rows.", file=source.name, todo="A header alone is not enough.")
     row, key = np.concatenate(rows), np.concatenate(keys)
@@ -200,7 +203,10 @@ def read(
         raise DataError("every text is blank.", file=source.name, column=columns["text"], todo="Is it the text column?")
     notes = [*source.notes, *roles.why]
     if misnamed:
-        notes.append(f"{len(misnamed):,} pictures are of another kind than their ending says: {few(misnamed)}")
+        said = f"{len(misnamed):,} pictures are of another kind than their endings say"
+        if len(misnamed) == 1:
+            said = "1 picture is of another kind than its ending says"
+        notes.append(f"{said}: {few(misnamed)}")
     if faults:
         said = few([f"{fault.name}: {fault.reason}" for fault in faults], "; ")
         notes.append(f"{len(faults):,} of {seen:,} files cannot be read as pictures and are left out: {said}")
@@ -216,6 +222,12 @@ def read(
         settled = settle(held["label"], place, task=task, codes=codes, known=known)
         T, y, found_task, label_names = settled.T, settled.y, settled.task, settled.names
         notes += settled.notes
+        if found_task == CLASSIFICATION and known is None and codes is None:
+            gone = sorted(label for label in unseen if label.strip() and label.strip() not in label_names)
+            if gone:
+                notes.append(
+                    f"no picture of {few([repr(label) for label in gone])} can be read: these labels are unknown"
+                )
     duplicates, conflicts, said_of = repeats(key, y, T, row, "text" if kind == "text" else "picture")
     digest = None if kind == "image" and not source.inside else source.digest()
     ids = held["id"].cast(pa.large_string()) if "id" in held else None
@@ -244,7 +256,7 @@ def read(
     )
 
 
-Streamed = tuple[NDArray[np.int64], pa.Array, pa.RecordBatch, dict[int, str]]
+Streamed = tuple[NDArray[np.int64], pa.Array, pa.RecordBatch, list[str], dict[int, str]]
 
 
 def read_contents(
@@ -255,11 +267,12 @@ def read_contents(
     encoding: str | None = None,
     modality: str = "text",
 ) -> tuple[Iterator[Streamed], Source]:
-    """Stream the contents of a source: batches of (rows, contents, columns, reasons), and the source.
+    """Stream the contents of a source: batches of (rows, contents, columns, names, reasons), and the source.
 
     rows (k,) int64 from 1; contents (k,) large_string, or large_binary of picture files; the columns as given, but for
-    pictures that lie in cells, whose names stand in a column "file"; reasons place -> why there is no picture. Every row
-    of the source is given, in order; a text that is missing is "", a picture null. Memory is bounded by one batch: of
+    pictures that lie in cells, whose names stand in a column "file"; names (k,) of the pictures, none of texts; reasons
+    place -> why there is no picture. Every row of the source is given, in order; a text that is missing is "", a picture
+    null. Memory is bounded by one batch: of
     pictures at most 256, and 64 MB or one picture. Raises InputError for contents of the other modality.
     """
     source = open_source(where, encoding=encoding)
@@ -270,7 +283,7 @@ def read_contents(
         seen = 0
         for batch, found, filed, reasons, _ in _contents(source, roles, batches, blank=True):
             given = batch if roles.image is None else _named(batch, roles.image, filed)
-            yield np.arange(seen + 1, seen + len(found) + 1), found, given, reasons
+            yield np.arange(seen + 1, seen + len(found) + 1), found, given, filed, reasons
             seen += len(found)
         if seen == 0:
             raise DataError("there are no rows.", file=source.name)
@@ -283,7 +296,7 @@ def read_texts(
 ) -> tuple[Iterator[tuple[NDArray[np.int64], pa.LargeStringArray, pa.RecordBatch]], Source]:
     """`read_contents` of texts, without the reasons there cannot be."""
     stream, source = read_contents(where, text=text, encoding=encoding)
-    return ((rows, texts, given) for rows, texts, given, _ in stream), source
+    return ((rows, texts, given) for rows, texts, given, *_ in stream), source
 
 
 _Read = tuple[pa.RecordBatch, pa.Array, list[str], dict[int, str], list[str]]

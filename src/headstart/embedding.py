@@ -30,9 +30,11 @@ def readable(
     """The rows whose contents the backbone can read, (n,), and their features X (n, d).
 
     Files that cannot be read are left out, listed in the data set's `faults` and said in its notes; with `broken`
-    "refuse" they raise DataError. Raises InputError for contents of another kind than the backbone's, or when no row is
-    left.
+    "refuse" they raise DataError. A cache that cannot be used is said in the notes too. Raises InputError for contents of
+    another kind than the backbone's, DataError when no row is left.
     """
+    if broken not in BROKEN:
+        raise InputError(f"--broken {broken} is neither skip nor refuse.")
     card = base.card
     if part.modality != card.modality:
         kinds = {"text": "texts", "image": "pictures"}
@@ -41,7 +43,8 @@ def readable(
         )
     found: dict[int, str] = {}
     where = cache if cache is not None else Cache()
-    X = embed(part.contents, base, where, keys=part.keys, faults=found, progress=progress).values
+    features = embed(part.contents, base, where, keys=part.keys, faults=found, progress=progress)
+    part, X = replace(part, notes=(*part.notes, *features.notes)), features.values
     if found:
         rows = np.array(sorted(found), np.int64)
         names = part.texts(rows)
@@ -51,7 +54,9 @@ def readable(
     if part.faults and broken == REFUSE:
         raise DataError(said(part.faults) + ".", file=part.name, todo="Repair or remove them, or use --broken skip.")
     if not len(part):
-        raise DataError(f"no row can be read: {part.faults[0].name}: {part.faults[0].reason}.", file=part.name)
+        raise DataError(
+            f"no row can be read{''.join(f': {one.name}: {one.reason}' for one in part.faults[:1])}.", file=part.name
+        )
     return part, X
 
 

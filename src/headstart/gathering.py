@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -23,16 +24,20 @@ class Columns:
     names: object = None  # what the label codes mean
     encoding: str | None = None
 
-    def labelled(self, data: object, task: str | None, known: Sequence[str] | None = None) -> Dataset:
-        """Read contents and labels."""
+    def labelled(
+        self, data: object, task: str | None, known: Sequence[str] | None = None, modality: str | None = None
+    ) -> Dataset:
+        """Read contents, of one kind where `modality` is given, and labels."""
         return read(
             data, text=self.text, image=self.image, label=self.label, names=self.names, task=task,
-            encoding=self.encoding, known=known,
+            encoding=self.encoding, known=known, modality=modality,
         )  # fmt: skip
 
-    def bare(self, data: object) -> Dataset:
+    def bare(self, data: object, modality: str | None = None) -> Dataset:
         """Read contents alone."""
-        return read(data, text=self.text, image=self.image, encoding=self.encoding, labelled=False)
+        return read(
+            data, text=self.text, image=self.image, encoding=self.encoding, labelled=False, modality=modality
+        )  # fmt: skip
 
 
 def gather(
@@ -50,15 +55,15 @@ def gather(
     """
     if data is None and not given:
         raise InputError("give DATA, a file of labelled examples, or --labels a,b,c for a model without examples.")
-    pool = None if unlabelled is None else columns.bare(unlabelled)
     if data is None:
-        return None, None, pool
+        return None, None, None if unlabelled is None else columns.bare(unlabelled)
     if y is not None:
         data = _table(data, y)
     if given and columns.label is None and test is None:
         found = _labelled_or_not(data, columns, task)
     else:
         found = columns.labelled(data, task)
+    pool = None if unlabelled is None else columns.bare(unlabelled, found.modality)
     if not (found.y >= 0).any():
         return None, None, _joined(found, pool)
     found = _against_given(found, given)
@@ -69,7 +74,7 @@ def gather(
         found = found.take(np.flatnonzero(found.split != "test"))
     if test is not None:
         known = None if found.task not in (CLASSIFICATION, MULTILABEL) else found.labels
-        held = columns.labelled(test, found.task, known)
+        held = columns.labelled(test, found.task, known, found.modality)
         held = held.take(np.flatnonzero(held.y >= 0))
     bare = np.flatnonzero(found.y < 0)
     if len(bare):
@@ -79,10 +84,17 @@ def gather(
 
 def _table(data: object, y: Sequence[object]) -> pa.Table:
     """Contents and labels in two sequences as a table."""
-    contents = list(data) if isinstance(data, Sequence | np.ndarray) else data
-    if not isinstance(contents, list) or len(contents) != len(y):
-        raise InputError("with y=, data is a sequence of as many texts, or of pictures as bytes.")
-    pictures = bool(contents) and all(isinstance(one, bytes) for one in contents)
+    wanted = "with y=, data is a sequence of as many texts, or of pictures as bytes or paths"
+    if isinstance(data, str | bytes) or not hasattr(data, "__len__") or not hasattr(data, "__iter__"):
+        raise InputError(f"{wanted}, not a {type(data).__name__}.")
+    contents = [str(one) if isinstance(one, Path) else one for one in data]
+    if len(contents) != len(y):
+        raise InputError(f"{wanted}; there are {len(contents):,}, and {len(y):,} labels.")
+    kinds = {bytes if isinstance(one, bytes) else str if isinstance(one, str) else type(one) for one in contents}
+    kinds -= {type(None)}
+    if kinds not in ({str}, {bytes}, set()):
+        raise InputError(f"{wanted}, not of {' and '.join(sorted(kind.__name__ for kind in kinds))}.")
+    pictures = kinds == {bytes}
     column = pa.array(contents, pa.large_binary() if pictures else pa.large_string())
     return pa.table({"image" if pictures else "text": column, "label": pa.array(list(y))})
 

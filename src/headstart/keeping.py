@@ -113,9 +113,10 @@ def keep(
         saved.write_probes(folder, kept, features, model.answer(features).P)
         if train is not None:
             _write_examples(folder / saved.EXAMPLES, train, X)
-        for name in saved.CARRIED if carried is not None else ():
-            if (carried / name).exists():
-                shutil.copyfile(carried / name, folder / name)
+        if carried is not None:
+            for file in sorted(saved.CARRIED):
+                if (carried / file).exists():
+                    shutil.copyfile(carried / file, folder / file)
         facts["seconds"] = clock.so_far()
         facts["verdict"] = verdict.sentences(facts)
         saved.write_json(folder / saved.FACTS, facts)
@@ -151,7 +152,8 @@ def _write_examples(path: Path, train: Dataset, X: NDArray[np.float32] | None) -
     if train.modality != "text":
         assert X is not None
         shown = modalities.load(train.modality).shown
-        columns["picture"] = pa.array([shown(content) for content in part.raw()], pa.large_string())
+        small = (shown(content.as_py()) for content in part.contents)  # one by one: the whole pictures may be gigabytes
+        columns["picture"] = pa.array(small, pa.large_string())
         columns["feature"] = pa.array([row.tobytes() for row in X[index].astype("<f2")], pa.binary())
     table = pa.table(columns)
     pyarrow.parquet.write_table(table, path, compression="zstd")

@@ -14,8 +14,9 @@ from headstart import backbones, classnames, proof, saved
 from headstart.backbone import Backbone
 from headstart.dataset import Dataset
 from headstart.embedding import SKIP, readable
-from headstart.errors import InputError
+from headstart.errors import DataError, InputError
 from headstart.features import embed
+from headstart.head import CLASSIFICATION
 from headstart.keeping import Clock, backbone_facts, keep, origin
 from headstart.model import Model
 from headstart.rowcache import Cache
@@ -54,7 +55,9 @@ def supervised(
     further facts. carried: the folder of a backbone of the model's own. Raises as `api.fit` does.
     """
     with clock("embed"):
+        given_rows = train
         train, X = readable(train, base, broken=broken, progress=partial(progress, "embedding"))
+        _all_there(given_rows, train)
         held_X = pool_X = None
         if held is not None:
             held, held_X = readable(held, base, broken=broken, progress=partial(progress, "embedding the test"))
@@ -78,16 +81,27 @@ def supervised(
     about = {**backbone_facts(base), "agreement": agreement, "carried": carried is not None}
     facts = {**learned.facts, **origin(name, seed), "backbone": about, **(more or {})}
     facts["data"]["notes"] = [*facts["data"]["notes"], *said]
-    spread = np.sort(np.random.default_rng(seed).permutation(len(train))[: max(saved.PROBE_COUNT.values())])
+    spread = np.sort(np.random.default_rng(seed).permutation(len(train))[: saved.PROBE_COUNT[train.modality]])
     return keep(
         name, learned, facts, base, train if keep_examples else None, project, clock, probes=train.raw(spread), X=X,
         carried=carried,
     )  # fmt: skip
 
 
-def backbone(
-    name: str, cut: str | None, precision: str, train: Dataset
-) -> tuple[Backbone, float | None, list[str]]:
+def _all_there(given: Dataset, read: Dataset) -> None:
+    """Raise DataError for a label that lost all its examples, as none of its files can be read."""
+    if read.task != CLASSIFICATION or len(read) == len(given):
+        return
+    gone = [given.labels[code] for code in np.setdiff1d(given.y, read.y)]
+    if gone:
+        last = read.faults[-1]
+        raise DataError(
+            f"no picture of {', '.join(map(repr, gone))} can be read, such as {last.name}: {last.reason}.",
+            file=given.name, todo="Repair them, or leave the label out.",
+        )  # fmt: skip
+
+
+def backbone(name: str, cut: str | None, precision: str, train: Dataset) -> tuple[Backbone, float | None, list[str]]:
     """The backbone at the asked or the found precision, its agreement with float32, and what to say of it."""
     if precision != "auto":
         return backbones.load(name, precision=precision, cut=cut), None, []
@@ -126,9 +140,15 @@ def zero_shot(
     project: Path,
     clock: Clock,
 ) -> Model:
-    """A model from label names alone. Raises InputError for names that mean nothing, or for pictures."""
+    """A model from label names alone, with what they mean.
+
+    pool: texts without labels that the thresholds are set on. Raises InputError for names that mean nothing, or for
+    pictures.
+    """
     if base.card.modality != "text" or (pool is not None and pool.modality != "text"):
-        raise InputError("no picture has a label: a model of pictures needs labelled ones, a folder for each class, say.")
+        raise InputError(
+            "no picture has a label: a model of pictures needs labelled ones, a folder for each class, say."
+        )
     labels = tuple(sorted(given))
     meanings = classnames.meanings(labels, given)
     if meanings is None:

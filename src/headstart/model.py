@@ -5,6 +5,7 @@ Letters: n examples, d feature width, c classes. X (n, d), P (n, c).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,7 +21,7 @@ from headstart.answers import Answers, measure
 from headstart.calibration import Calibration
 from headstart.dataset import read
 from headstart.embedding import SKIP, readable
-from headstart.errors import ContentError, DataError, InputError, ModelError
+from headstart.errors import ContentError, DataError, InputError, ModelError, NotFound
 from headstart.features import Features, embed
 from headstart.head import CLASSIFICATION, MULTILABEL, REGRESSION, TASKS, Head
 from headstart.rawfile import missing, shown
@@ -78,10 +79,16 @@ class Model:
 
     @cached_property
     def backbone(self) -> Backbone:
-        """The backbone, loaded at first use. Raises ModelError when the one here is not the one trained on."""
+        """The backbone, loaded at first use.
+
+        Raises NotFound when it is not installed, ModelError when the one here is not the one trained on.
+        """
         said = self.card["backbone"]
         carried = self.folder if said.get("carried") else None
-        found = backbones.load(said["name"], precision=said["precision"], cut=said["cut"], carried=carried)
+        try:
+            found = backbones.load(said["name"], precision=said["precision"], cut=said["cut"], carried=carried)
+        except NotFound as error:
+            raise NotFound(f"model {self.name!r} needs the base model it was made on: {error}") from None
         if found.card.fingerprint != said["fingerprint"]:
             raise ModelError(
                 f"model {self.name!r} was trained on backbone {said['name']} with fingerprint "
@@ -114,19 +121,43 @@ class Model:
         """
         return embed(contents, self.backbone, cache if cache is not None else Cache())
 
-    def predict(self, contents: Sequence[str | bytes | Path] | str | bytes | Path, *, every: bool = False) -> list[Prediction]:
+    def predict(
+        self, contents: Sequence[str | bytes | Path] | str | bytes | Path, *, every: bool = False
+    ) -> list[Prediction]:
         """Predict contents, one Prediction each, in order; `every` fills in the probability of every label.
 
-        A content is a text; for a model of pictures the path of a file, or its bytes. Raises NotFound, ContentError.
+        A content is a text; for a model of pictures the path of a file, or its bytes. Raises InputError for other
+        things, NotFound for a path that leads nowhere, and DataError, with the name of a file, or ContentError, with the
+        places of bytes, for a picture that cannot be read.
         """
-        single = isinstance(contents, str | bytes | Path)
-        X = self.features(self.contents([contents] if single else list(contents))).values  # type: ignore[list-item, arg-type]
+        if not hasattr(contents, "__iter__") and not isinstance(contents, Path):
+            raise InputError(f"give one content or a sequence of them, not a {type(contents).__name__}.")
+        given = [contents] if isinstance(contents, str | bytes | Path) else list(contents)
+        X = self.embedded(given, self.contents(given)).values
         return self.predictions(self.answer(X), every=every)
+
+    def embedded(
+        self, given: Sequence[str | bytes | Path], contents: Contents, *, cache: Cache | None = None
+    ) -> Features:
+        """`features` of what `contents` made of `given`: a file that cannot be read is named. Raises as `predict` does."""
+        try:
+            return self.features(contents, cache=cache)
+        except ContentError as error:
+            at, why = error.faults[0]
+            if isinstance(given[at], bytes):
+                raise
+            raise DataError(f"{why}.", file=shown(str(given[at]))) from None
 
     def contents(self, given: Sequence[str | bytes | Path]) -> Contents:
         """What the backbone reads: texts as they are; of pictures the bytes. Raises NotFound, InputError."""
-        if self.modality == "text":
-            return given  # type: ignore[return-value]
+        is_text = self.modality == "text"
+        for place, one in enumerate(given, 1):
+            if not isinstance(one, str if is_text else str | bytes | Path):
+                wanted = "texts" if is_text else "pictures, as paths or bytes"
+                what = f"content number {place} is a {type(one).__name__}"
+                raise InputError(f"{what}; model {self.name!r} reads {wanted}.")
+        if is_text:
+            return list(given)  # type: ignore[return-value]
         return [one if isinstance(one, bytes) else picture(Path(one)) for one in given]
 
     def predictions(self, answers: Answers, *, every: bool = False) -> list[Prediction]:
@@ -169,7 +200,8 @@ class Model:
         """
         known = self.labels or None
         held = read(
-            data, text=text, image=image, label=label, names=names, task=self.task, encoding=encoding, known=known
+            data, text=text, image=image, label=label, names=names, task=self.task, encoding=encoding, known=known,
+            modality=self.modality,
         )  # fmt: skip
         held = held.take(np.flatnonzero(held.y >= 0))
         if not len(held):
@@ -198,12 +230,12 @@ class Model:
 
 def picture(path: Path) -> bytes:
     """The bytes of a picture file. Raises NotFound, DataError."""
-    if not path.exists():
+    if not os.path.exists(path):  # also where the name is too long to be one
         raise missing(path)
     try:
         return picturefile.read(path)
     except ValueError as error:
-        raise DataError(f"{error}.", file=shown(path.name)) from None
+        raise DataError(f"{error}.", file=shown(str(path))) from None
 
 
 def load(folder: Path) -> Model:
@@ -268,9 +300,9 @@ def replay(model: Model) -> Replay:
     """Encode the stored probes anew, past the cache, and compare. Raises ModelError when they differ."""
     assert model.folder is not None
     kept, features, expected = saved.read_probes(model.folder)
-    modality = modalities.load(model.modality)
+    modality, backbone = modalities.load(model.modality), model.backbone
     try:
-        X = model.backbone.encode([modality.unprobe(one) for one in kept])  # type: ignore[arg-type]
+        X = backbone.encode([modality.unprobe(one) for one in kept])  # type: ignore[arg-type]
     except (ValueError, ContentError) as error:
         raise ModelError(f"{model.folder / saved.PROBES}: a probe cannot be read: {error}") from error
     answers = model.answer(X)

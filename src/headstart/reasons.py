@@ -43,10 +43,11 @@ class Reasons:
         """
         found = []
         near = _unit(X) @ self.X.T if self.keys else np.empty((len(contents), 0), np.float32)
-        for i, content in enumerate(contents):
+        for i in range(len(contents)):
             column = 0 if self.model.task == REGRESSION else int(answers.P[i].argmax())
             best = np.argsort(-near[i], kind="stable")[: self.nearest].tolist()
-            found.append({"nearest": [self._example(j, float(near[i, j])) for j in best], **self._parts(content, column)})
+            nearest = [self._example(j, float(near[i, j])) for j in best]
+            found.append({"nearest": nearest, **self._parts(contents[i], column)})
         return found
 
     def _example(self, j: int, similarity: float) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,18 +25,21 @@ from numpy.typing import NDArray
 
 from headstart import jsontext, picturefile
 from headstart.answers import Answers
-from headstart.dataset import Fault, read_contents
-from headstart.embedding import REFUSE, SKIP
+from headstart.backbone import Backbone
+from headstart.dataset import FILE, Fault, read_contents
+from headstart.embedding import BROKEN, REFUSE, SKIP
 from headstart.errors import DataError, InputError, NotFound, near
 from headstart.features import embed
 from headstart.head import MULTILABEL, REGRESSION
 from headstart.model import Model
+from headstart.rawfile import missing, shown
 from headstart.reasons import Reasons
 from headstart.rowcache import Cache
 from headstart.storage import atomic_file
 
 CHUNK = 16_384  # contents embedded and answered at a time
-OTHERS = (".txt", ".arrow", ".feather", ".zip", ".tar", ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+CHUNK_WHY = 16  # with reasons, for which every one is answered up to 65 times
+OTHERS = (".txt", ".arrow", ".feather", ".zip", ".tar", *picturefile.ENDINGS)
 ENDINGS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet"}
 
 
@@ -171,12 +175,29 @@ def _jsonable(row: dict[str, Any]) -> dict[str, Any]:
 class _Parquet:
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
+        self.rows = 0
         self.writer: pyarrow.parquet.ParquetWriter | None = None
 
     def write(self, table: pa.Table) -> None:
         if self.writer is None:
-            self.writer = pyarrow.parquet.ParquetWriter(self.file, table.schema, compression="zstd")
-        self.writer.write_table(table.cast(self.writer.schema))
+            fields = [pa.field(f.name, pa.large_string() if pa.types.is_null(f.type) else f.type) for f in table.schema]
+            self.writer = pyarrow.parquet.ParquetWriter(self.file, pa.schema(fields), compression="zstd")
+        cells = [self._cast(column, field) for column, field in zip(table.columns, self.writer.schema, strict=True)]
+        self.writer.write_table(pa.table(cells, schema=self.writer.schema))
+        self.rows += len(table)
+
+    def _cast(self, column: pa.ChunkedArray, wanted: pa.Field) -> pa.ChunkedArray:
+        """A column in the type of the first batch, which a file of JSON lines need not keep to. Raises DataError."""
+        try:
+            if pa.types.is_large_string(wanted.type) and pa.types.is_nested(column.type):
+                written = [None if value is None else jsontext.write(value) for value in column.to_pylist()]
+                return pa.chunked_array([pa.array(written, wanted.type)])
+            return column.cast(wanted.type)
+        except pa.ArrowException:
+            raise DataError(
+                f"from row {self.rows + 1:,} on its cells are {column.type}, but {wanted.type} before.",
+                column=wanted.name, todo="Parquet needs one type a column: write .jsonl or .csv instead.",
+            ) from None  # fmt: skip
 
     def close(self) -> None:
         if self.writer is not None:
@@ -205,12 +226,24 @@ def is_text(source: str) -> bool:
 
 
 def is_one(model: Model, source: str) -> bool:
-    """Whether the INPUT of `predict` is one content: a text, or the file of one picture. Raises NotFound."""
+    """Whether the INPUT of `predict` is one content: a text, or the file of one picture, by its content or its name.
+
+    Raises NotFound for a file that is not there, InputError for an empty INPUT.
+    """
     if model.modality == "text":
         return is_text(source)
-    if is_text(source):
-        raise NotFound(f"{source}: no such file; model {model.name!r} reads pictures.")
-    return source != "-" and Path(source).is_file() and picturefile.kind(picturefile.head(Path(source))) is not None
+    if source == "-":
+        return False
+    if not source.strip():
+        raise InputError("the input is empty: give a picture, a folder, an archive or a table of pictures.")
+    if not os.path.exists(source):
+        raise NotFound(f"{missing(Path(source))} Model {model.name!r} reads pictures.")
+    try:
+        return os.path.isfile(source) and (
+            picturefile.is_like(source) or picturefile.kind(picturefile.head(Path(source))) is not None
+        )
+    except OSError as error:
+        raise InputError(f"{shown(source)}: it cannot be read: {(error.strerror or str(error)).lower()}.") from None
 
 
 def predict_one(
@@ -218,11 +251,11 @@ def predict_one(
 ) -> list[dict[str, Any]]:
     """One dictionary a content: text (or file), label, probability, unknown (labels; value), and what else was asked.
 
-    Contents are texts, or paths or bytes of pictures. Raises NotFound; ContentError for a picture that cannot be read.
+    Contents are texts, or paths or bytes of pictures. Raises as `Model.predict` does.
     """
     cache = Cache()
     read = model.contents(contents)
-    X = model.features(read, cache=cache).values
+    X = model.embedded(contents, read, cache=cache).values
     answers = model.answer(X)
     reasons = Reasons(model, cache).of(read, X, answers) if why else None
     found = []
@@ -258,31 +291,42 @@ def predict_file(
     to_json: bool = False,
     progress: Callable[[str, int, int | None], None] | None = None,
 ) -> dict[str, Any]:
-    """Predict every row of a source into a file, or to standard output.
+    """Predict every row of a source, or a single content, into a file or to standard output.
 
     Returns {rows, unknown, broken: [{row, name, reason}], output, notes}. Memory is bounded by one batch. A row without
     text is answered like an empty text; a picture that cannot be read gets no answer and its reason in the column
-    `error`, or with `broken` "refuse" raises DataError.
+    `error`, or with `broken` "refuse" raises DataError. Raises DataError too when no picture at all can be read.
     """
+    if broken not in BROKEN:
+        raise InputError(f"--broken {broken} is neither skip nor refuse.")
     if output is not None:
         ending(output)
         if not output.parent.exists():
             raise InputError(f"{output.parent}: no such folder to write {output.name} into.")
         if isinstance(source, str) and output.exists() and Path(source).exists() and output.samefile(source):
             raise InputError(f"{output}: that is the input; give the output another name.")
+    single = isinstance(source, str) and is_one(model, source)
+    if single:
+        text, image = ("text", None) if model.modality == "text" else (None, FILE)
+        source = pa.table({text or FILE: [source]})
     batches, opened = read_contents(source, text=text, image=image, encoding=encoding, modality=model.modality)
-    cache = Cache()
+    base = model.backbone  # loaded, or missed, before anything is written
+    cache, step = Cache(), CHUNK_WHY if why else CHUNK
     reasons = Reasons(model, cache) if why else None
     rows = unknown = 0
     unread: list[Fault] = []
     with sink(output, to_json=to_json) as out:
-        for numbers, contents, given, wrong in batches:
-            for start in range(0, len(contents), CHUNK):
-                answered = _Answered.of(model, cache, reasons, contents.slice(start, CHUNK), every=every)
-                part = given.slice(start, CHUNK)
+        if progress is not None:
+            progress("predicting", 0, opened.rows)
+        for numbers, contents, given, names, wrong in batches:
+            for start in range(0, len(contents), step):
+                answered = _Answered.of(model, base, cache, reasons, contents.slice(start, step), every=every)
+                part = given.slice(start, step)
                 said = {i - start: why for i, why in wrong.items() if start <= i < start + len(part)} | answered.faults
-                names = part.column("file").to_pylist() if said and "file" in part.schema.names else ["?"] * len(part)
-                unread += [Fault(int(numbers[start + i]), names[i], why) for i, why in sorted(said.items())]
+                unread += [
+                    Fault(int(numbers[start + i]), names[start + i] if names else f"row {numbers[start + i]}", why)
+                    for i, why in sorted(said.items())
+                ]
                 if said and broken == REFUSE:
                     raise DataError(
                         f"{unread[0].name}: {unread[0].reason}.", file=opened.name, row=unread[0].row,
@@ -292,9 +336,14 @@ def predict_file(
                 rows, unknown = rows + len(part), unknown + answered.unknown
                 if progress is not None:
                     progress("predicting", rows, opened.rows)
+        if len(unread) == rows:
+            first = f"{unread[0].name}: {unread[0].reason}"
+            if single:
+                raise DataError(first + ".")
+            raise DataError(f"none of its {rows:,} pictures can be read ({first}).", file=opened.name)
     return {
         "rows": rows, "unknown": unknown, "broken": [asdict(fault) for fault in unread],
-        "output": None if output is None else str(output), "notes": opened.notes,
+        "output": None if output is None else str(output), "notes": [] if single else opened.notes,
     }  # fmt: skip
 
 
@@ -309,19 +358,22 @@ class _Answered:
     unknown: int
 
     @classmethod
-    def of(cls, model: Model, cache: Cache, reasons: Reasons | None, contents: pa.Array, *, every: bool) -> _Answered:
+    def of(
+        cls, model: Model, base: Backbone, cache: Cache, reasons: Reasons | None, contents: pa.Array, *, every: bool
+    ) -> _Answered:
         """Embed and answer the contents that are there."""
         there = np.flatnonzero(contents.is_valid().to_numpy(zero_copy_only=False))
         given = contents.take(pa.array(there)).to_pylist()
         faults: dict[int, str] = {}
-        X = embed(given, model.backbone, cache, faults=faults).values
+        X = embed(given, base, cache, faults=faults).values
         read = [i for i in range(len(given)) if i not in faults]
         if faults:
             X, given = X[read], [given[i] for i in read]
         answers = model.answer(X)
         added = columns(model, answers, every=every)
         if reasons is not None:
-            added |= {"why": pa.array([jsontext.write(one) for one in reasons.of(given, X, answers)], pa.large_string())}
+            found = reasons.of(given, X, answers)
+            added["why"] = pa.array([jsontext.write(one) for one in found], pa.large_string())
         wrong = {int(there[i]): why for i, why in faults.items()}
         return cls(len(contents), there[read], added, wrong, int(answers.unknown.sum()))
 

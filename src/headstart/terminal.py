@@ -82,7 +82,10 @@ def show_prediction(row: dict[str, Any]) -> None:
     if not why:
         return
     if why.get("regions"):
-        say("  [dim]regions that matter[/]  " + ", ".join(f"{r['place']} ({r['drop']:+.2f})" for r in why["regions"]))
+        places: dict[str, float] = {}  # regions that lie close together have one name: the strongest is said
+        for region in why["regions"]:
+            places.setdefault(region["place"], region["drop"])
+        say("  [dim]regions that matter[/]  " + ", ".join(f"{place} ({drop:+.2f})" for place, drop in places.items()))
     if why.get("words"):
         say("  [dim]words that matter[/]  " + ", ".join(f"{plain(w['text'])} ({w['drop']:+.2f})" for w in why["words"]))
     if why["nearest"]:

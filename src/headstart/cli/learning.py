@@ -128,7 +128,7 @@ def predict(
     from headstart import api
 
     model = api.load(name, project=project)
-    if api.is_one(model, source):
+    if output is None and api.is_one(model, source):
         [row] = api.predict_one(model, [source], why=why, every=every)
         if as_json:
             print_json(row)
@@ -144,14 +144,17 @@ def predict(
         if as_json:
             print_json(summary)
         else:
-            say(f"{summary['rows']:,} rows, {summary['unknown']:,} unknown -> {plain(output)}")
+            rows = "1 row" if summary["rows"] == 1 else f"{summary['rows']:,} rows"
+            say(f"{rows}, {summary['unknown']:,} unknown -> {plain(output)}")
     for note in summary["notes"]:
-        console(stderr=True).print(f"  [dim]{plain(note)}[/]", highlight=False)
+        console(stderr=True).print(f"  [dim]{plain(note)}[/]", highlight=False, soft_wrap=True)
     for fault in summary["broken"][:20]:
         line = f"row {fault['row']:,}, {fault['name']}: not read: {fault['reason']}"
-        console(stderr=True).print(f"  [yellow]{plain(line)}[/]", highlight=False)
+        console(stderr=True).print(f"  [yellow]{plain(line)}[/]", highlight=False, soft_wrap=True)
     if len(summary["broken"]) > 20:
-        console(stderr=True).print(f"  [yellow]{len(summary['broken']) - 20:,} more could not be read[/]")
+        console(stderr=True).print(
+            f"  [yellow]{len(summary['broken']) - 20:,} more could not be read[/]", soft_wrap=True
+        )
 
 
 @app.command(epilog="Example: `headstart evaluate tickets test.csv`")

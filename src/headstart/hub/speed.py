@@ -77,6 +77,7 @@ def measured() -> dict[str, dict[str, Any]]:
 
 def keep(name: str, trial: dict[str, Any]) -> None:
     """Note a measurement beside the backbones."""
+    _place().parent.mkdir(parents=True, exist_ok=True)
     write_file(_place(), (jsontext.write({**measured(), name: trial}, indent=1) + "\n").encode())
 
 
