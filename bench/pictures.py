@@ -115,7 +115,7 @@ def throughput(rows: list[tuple[bytes, str]]) -> tuple[float, float, float]:
     session, name = base._opened, None
     arrays = np.stack([looks.apply(decoded(raw, looks.least)) for raw in files])
     name = session.get_inputs()[0].name
-    cores, size = len(os.sched_getaffinity(0)), network.BATCH
+    cores, size = len(os.sched_getaffinity(0)), network.PICTURES
 
     def alone(start: int) -> None:
         session.run(None, {name: arrays[start : start + size]})
