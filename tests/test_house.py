@@ -39,6 +39,7 @@ ROWS = [
     ["features", "columns", "compress", "answering", "exported_predict"],
     ["hub"],
     ["dataset", "selection"],
+    ["candidates"],
     ["embedding", "domain", "gathering", "classnames", "saved", "answers"],
     ["choosing", "model"],
     ["replay", "project", "proof", "reasons", "bases", "kept", "exporting", "shrinking"],

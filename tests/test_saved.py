@@ -1,6 +1,7 @@
 """A saved model: what is saved is what was trained, and nothing damaged or hostile is believed."""
 
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -9,10 +10,12 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from PIL import Image
 
 import headstart
-from conftest import sentences
+from conftest import ROOT, sentences
 from headstart import saved, tensors
 from headstart.errors import HeadstartError, ModelError, NotFound
 from headstart.model import load, replay
@@ -247,14 +250,59 @@ def test_loading_and_predicting_open_no_socket(folder):
     assert (done.returncode, done.stdout.strip()) == (0, "fruit"), done.stderr
 
 
-def test_old_formats_stay_readable():
-    """Every model ever saved in tests/saved/ must load and answer its probes."""
-    from conftest import ROOT
+def test_a_backbone_that_is_gone_is_named_and_nothing_else_is_blamed(copy, tmp_path):
+    resealed(copy, lambda card: card["backbone"].update(name="gone"))
+    for use in (lambda model: model.predict(["apple"]), replay):
+        with pytest.raises(NotFound, match=r"^model 'easy' needs the base model it was made on: .*'gone'"):
+            use(load(copy))
+    with pytest.raises(NotFound, match="needs the base model"):
+        headstart.api.predict_file(load(copy), ["apple"], output=tmp_path / "out.csv")
+    assert [p.name for p in tmp_path.iterdir()] == ["v1"]
 
-    folders = sorted((ROOT / "tests" / "saved").iterdir())
-    assert folders
-    for one in folders:
-        assert replay(load(one)).same_labels
+
+OLD = sorted((ROOT / "tests" / "saved").iterdir())
+
+
+@pytest.mark.parametrize("old", OLD, ids=[folder.name for folder in OLD])
+def test_old_formats_stay_readable(old, tmp_path):
+    """Every model ever saved in tests/saved/ must load, answer its probes and predict.
+
+    `python tests/test_saved.py PROJECT` makes the folders of today's format anew.
+    """
+    model = load(old)
+    assert replay(model).same_labels
+    if model.modality == "text":
+        assert [p.label for p in model.predict(["apple fig plum", "iron zinc"])] == ["fruit", "metal"]
+        given = pa.table({"text": ["iron zinc"]})
+    else:
+        assert [p.label for p in model.predict([tile("blue", 30), tile("red", 30)])] == ["blue", "red"]
+        given = pa.table({"image": [tile("blue", 30)]})
+    assert headstart.api.predict_file(model, given, output=tmp_path / "out.csv", why=True)["rows"] == 1
+    assert "similarity" in (tmp_path / "out.csv").read_text()
+    assert headstart.api.facts(model)["name"] == model.name
+
+
+def test_a_folder_of_each_format_and_kind_is_kept():
+    found = {(json.loads((folder / saved.CARD).read_text())["format"], load(folder).modality) for folder in OLD}
+    assert found == {(1, "text"), (2, "text"), (2, "image")}
+
+
+def tile(colour, shade):
+    """A small picture of one colour, as PNG."""
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), (225, shade, shade) if colour == "red" else (shade, shade, 225)).save(file, "PNG")
+    return file.getvalue()
+
+
+def make(project):
+    """A text model and a model of pictures, as small as they get."""
+    words = [
+        (f"{text} {i}", label) for i, (text, label) in enumerate([("apple fig", "fruit"), ("iron tin", "metal")] * 8)
+    ]
+    headstart.fit(words, name="texts", backbone="fake", project=project)
+    pictures = [(tile(colour, shade), colour) for shade in range(10, 90, 10) for colour in ("red", "blue")]
+    contents, labels = map(list, zip(*pictures, strict=True))
+    headstart.fit(contents, labels, name="pictures", backbone="colours", project=project)
 
 
 def test_every_refusal_is_ours(copy):
@@ -272,3 +320,7 @@ def test_every_refusal_is_ours(copy):
             load(copy)
         (copy / name).write_bytes(original[name])
     assert os.path.exists(copy)
+
+
+if __name__ == "__main__":
+    make(sys.argv[1])

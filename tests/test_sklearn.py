@@ -37,3 +37,19 @@ def test_arrays_of_texts_are_texts():
         assert (
             HeadstartClassifier(backbone="fake").fit(kind(list(texts)), labels).predict(kind(["iron zinc"])) == expected
         )
+
+
+def test_pictures_are_bytes():
+    import io
+
+    from PIL import Image
+
+    def tile(shade, place):
+        file = io.BytesIO()
+        Image.new("RGB", (9, 9), tuple(shade if i == place else 20 for i in range(3))).save(file, "PNG")
+        return file.getvalue()
+
+    contents = [tile(150 + i, i % 2) for i in range(40)]
+    model = HeadstartClassifier(backbone="colours")
+    assert cross_val_score(model, contents, ["red", "green"] * 20, cv=3).mean() > 0.9
+    assert model.fit(contents, ["red", "green"] * 20).predict([contents[0], tile(171, 1)]).tolist() == ["red", "green"]

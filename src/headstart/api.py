@@ -200,34 +200,51 @@ def select(
     task: str | None = None,
     encoding: str | None = None,
     seed: int = 0,
+    page: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
     progress: Progress = _silent,
 ) -> dict[str, Any]:
     """Try base models, cut everywhere, on labelled data: {candidates, recommended, excluded, warnings, seconds, ...}.
 
     backbones: their names; None for all that are built in or installed. licence: any, commercial, or a list. max_size:
-    megabytes; max_latency: milliseconds an example, measured here; budget: seconds. Raises InputError, DataError.
+    megabytes; max_latency: milliseconds an example, measured here; budget: seconds. page: where to write `choice_page`.
+    Raises InputError, NotFound, DataError.
     """
     from headstart import choosing  # these verbs import what predicting needs not
     from headstart.bases import offers
+    from headstart.candidates import Limits
 
-    limits = choosing.Limits(licence, max_size, max_latency, budget)
+    limits = Limits(licence, max_size, max_latency, budget)
+    _folder_of(page)
     columns = Columns(text=text, image=image, label=label, names=names, encoding=encoding)
     train, _, _ = gather(data, None, None, None, {}, columns, task)
     if train is None:
         raise InputError("no example has a label; base models are compared on labelled ones.")
     fitting, excluded = choosing.suitable(train.modality, backbones, limits)
     found = choosing.select(train, fitting, limits, seed=seed, say=say, progress=progress)
-    return {**found, "excluded": excluded, "not_installed": offers(train.modality, limits)}
+    found |= {"excluded": excluded, "not_installed": offers(train.modality, limits)}
+    if page is not None:
+        choice_page(found, page)
+    return found
 
 
 def choice_page(found: Mapping[str, Any], path: Path) -> None:
     """Write what `select` found as one HTML page with a picture."""
-    if not path.parent.is_dir():
-        raise NotFound(f"{path.parent}: no such folder to write {path.name} into.")
+    _folder_of(path)
     from headstart import pareto
 
     write_file(path, pareto.page(found).encode())
+
+
+def _folder_of(page: Path | None) -> None:
+    """Raise NotFound where a page could not be written, before the work is done."""
+    if page is not None and (page.is_dir() or not page.parent.is_dir()):
+        what = (
+            "that is a folder; give the name of a page"
+            if page.is_dir()
+            else f"no such folder to write {page.name} into"
+        )
+        raise NotFound(f"{page if page.is_dir() else page.parent}: {what}.")
 
 
 def shrink(
@@ -254,6 +271,11 @@ def shrink(
     chosen_name = checked_name(as_name if as_name is not None else f"{model.name}-small")
     if chosen_name == model.name:
         raise InputError(f"the smaller model needs another name than {model.name!r}; give one with --as.")
+    if not model.card["data"]["used"]:
+        raise InputError(
+            f"model {model.name!r} was made from label names alone, and shrinking needs labelled examples to judge on: fit a "
+            "model on some first."
+        )
     clock = Clock()
     with clock("read"):
         train = examples(model, data)

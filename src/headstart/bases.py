@@ -6,7 +6,7 @@ from typing import Any
 
 from headstart import backbones
 from headstart.backbone import Backbone
-from headstart.choosing import Limits
+from headstart.candidates import Limits
 from headstart.hub import catalogue, speed
 from headstart.licence import refused
 

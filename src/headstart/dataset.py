@@ -364,7 +364,7 @@ def _roles(
         pictures = {} if asked.get("image") else candidates(sample, source.load)
     wanted = modality if not (asked.get("text") or asked.get("image")) else None
     if modality == "image" and (asked.get("text") or (wanted and not pictures)):
-        gone = lost(sample)
+        gone = None if asked.get("text") else lost(sample)
         if gone is not None:
             raise DataError(
                 f"there is no picture {shown(gone[1])!r}; paths are relative to the file.",

@@ -39,7 +39,8 @@ def readable(
     if part.modality != card.modality:
         kinds = {"text": "texts", "image": "pictures"}
         raise InputError(
-            f"{part.name} holds {kinds[part.modality]}, but the base model {card.name} reads {kinds[card.modality]}."
+            f"{part.name} holds {kinds[part.modality]}, but the base model {card.name} reads {kinds[card.modality]}. "
+            f"Choose another --backbone; or if {kinds[card.modality]} are there too, name their column with --{card.modality}."
         )
     found: dict[int, str] = {}
     where = cache if cache is not None else Cache()
@@ -50,9 +51,14 @@ def readable(
         names = part.texts(rows)
         faults = tuple(Fault(int(part.rows[i]), name, found[int(i)]) for i, name in zip(rows, names, strict=True))
         sound = np.setdiff1d(np.arange(len(part)), rows)
-        part, X = replace(part.take(sound), faults=(*part.faults, *faults), notes=(*part.notes, said(faults))), X[sound]
+        part, X = (
+            replace(part.take(sound), faults=(*part.faults, *faults), notes=(*part.notes, in_words(faults))),
+            X[sound],
+        )
     if part.faults and broken == REFUSE:
-        raise DataError(said(part.faults) + ".", file=part.name, todo="Repair or remove them, or use --broken skip.")
+        raise DataError(
+            in_words(part.faults) + ".", file=part.name, todo="Repair or remove them, or use --broken skip."
+        )
     if not len(part):
         raise DataError(
             f"no row can be read{''.join(f': {one.name}: {one.reason}' for one in part.faults[:1])}.", file=part.name
@@ -60,7 +66,7 @@ def readable(
     return part, X
 
 
-def said(faults: tuple[Fault, ...]) -> str:
+def in_words(faults: tuple[Fault, ...]) -> str:
     """Faults in a line: how many, and the first few by name."""
     some = "; ".join(f"{fault.name}: {fault.reason}" for fault in faults[:SHOWN])
     files = "file cannot" if len(faults) == 1 else "files cannot"

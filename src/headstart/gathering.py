@@ -78,7 +78,7 @@ def gather(
         held = held.take(np.flatnonzero(held.y >= 0))
     bare = np.flatnonzero(found.y < 0)
     if len(bare):
-        pool = _joined(found.take(bare), pool)
+        pool = _joined(replace(found.take(bare), faults=()), pool)
     return found.take(np.flatnonzero(found.y >= 0)), held, pool
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from headstart import backbones, classnames, proof, saved
 from headstart.backbone import Backbone
 from headstart.dataset import Dataset
-from headstart.embedding import SKIP, readable
+from headstart.embedding import SKIP, in_words, readable
 from headstart.errors import DataError, InputError
 from headstart.features import embed
 from headstart.head import CLASSIFICATION
@@ -80,7 +80,9 @@ def supervised(
     )
     about = {**backbone_facts(base), "agreement": agreement, "carried": carried is not None}
     facts = {**learned.facts, **origin(name, seed), "backbone": about, **(more or {})}
-    facts["data"]["notes"] = [*facts["data"]["notes"], *said]
+    beside = (("test", held), ("unlabelled", pool))
+    unread = [f"of the {what} rows, {in_words(part.faults)}" for what, part in beside if part and part.faults]
+    facts["data"]["notes"] = [*facts["data"]["notes"], *unread, *said]
     spread = np.sort(np.random.default_rng(seed).permutation(len(train))[: saved.PROBE_COUNT[train.modality]])
     return keep(
         name, learned, facts, base, train if keep_examples else None, project, clock, probes=train.raw(spread), X=X,

@@ -3,6 +3,7 @@ up the answer."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,25 +19,36 @@ from headstart.why import place, regions, words
 
 
 class Reasons:
-    """The kept training examples of one model with their features."""
+    """The kept training examples of one model with their features.
 
-    def __init__(self, model: Model, cache: Cache, *, nearest: int = 3) -> None:
+    With `pictures` the small pictures of the nearest are given too. A text is answered up to 65 times for its words, a
+    picture 50 times for its regions.
+    """
+
+    def __init__(self, model: Model, cache: Cache, *, nearest: int = 3, pictures: bool = True) -> None:
         self.model, self.cache, self.nearest = model, cache, nearest
         self.keys: list[str] = []
         self.X = np.empty((0, 0), np.float32)
         if model.folder is not None and (model.folder / saved.EXAMPLES).exists():
             table = pyarrow.parquet.read_table(model.folder / saved.EXAMPLES)
+            kept = set(table.column_names)
             self.keys, self.texts = table["key"].to_pylist(), table["text"].to_pylist()
             self.labels, self.rows = table["label"].to_pylist(), table["row"].to_pylist()
-            self.pictures = table["picture"].to_pylist() if "picture" in table.column_names else None
-            if self.pictures is None:  # texts are embedded again, from the cache as a rule
+            self.pictures = table["picture"].to_pylist() if pictures and "picture" in kept else None
+            if "feature" not in kept:  # texts are embedded again, from the cache as a rule
                 self.X = _unit(model.features(self.texts, cache=cache).values)
             else:
                 joined = b"".join(table["feature"].to_pylist())
                 self.X = _unit(np.frombuffer(joined, "<f2").reshape(len(self.keys), -1).astype(np.float32))
 
-    def of(self, contents: Contents, X: np.ndarray[Any, Any], answers: Answers) -> list[dict[str, Any]]:
-        """For each content what holds up its answer.
+    def of(
+        self,
+        contents: Contents,
+        X: np.ndarray[Any, Any],
+        answers: Answers,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[dict[str, Any]]:
+        """For each content what holds up its answer; `progress` is told after each how many are done.
 
         {nearest: [{key, row, text, label, similarity}], words: [{text, start, end, drop}]}; for a picture `nearest` has
         also `picture`, a small one, and `regions` [{place, left, top, right, bottom, drop}] stand in place of words.
@@ -48,6 +60,8 @@ class Reasons:
             best = np.argsort(-near[i], kind="stable")[: self.nearest].tolist()
             nearest = [self._example(j, float(near[i, j])) for j in best]
             found.append({"nearest": nearest, **self._parts(contents[i], column)})
+            if progress is not None:
+                progress(i + 1)
         return found
 
     def _example(self, j: int, similarity: float) -> dict[str, Any]:

@@ -4,7 +4,7 @@
     head.safetensors     the arrays of head, calibration, thresholds and unknown
     probes.json          up to 64 inputs (pictures: 16, small, as PNG in base64)
     probes.safetensors   what the model answered to them when it was made: features and probabilities
-    examples.parquet     the training examples, for `predict --why` (absent when they were not to be kept)
+    examples.parquet     the training examples, of pictures small copies and features, for `predict --why` (unless unwanted)
     facts.json           everything the report shows
     backbone.json, model.onnx, tokenizer.json   a backbone of the model's own (one that was shrunk), where it has one
     report.html, README.md
@@ -105,29 +105,32 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 
 def write_probes(
-    folder: Path, texts: Sequence[str], features: NDArray[np.float32], probabilities: NDArray[np.float32]
+    folder: Path, inputs: Sequence[str], features: NDArray[np.float32], probabilities: NDArray[np.float32]
 ) -> None:
-    """Store probe inputs with what the model makes of them: features (p, d), probabilities or numbers (p, c)."""
-    write_json(folder / PROBES, list(texts))
+    """Store probe inputs, p texts or pictures as base64, with what the model makes of them.
+
+    features (p, d); probabilities, or numbers, (p, c).
+    """
+    write_json(folder / PROBES, list(inputs))
     tensors.save(folder / PROBE_ARRAYS, {"features": features, "probabilities": probabilities})
 
 
 def read_probes(folder: Path) -> tuple[list[str], NDArray[np.float32], NDArray[np.float32]]:
     """The probe inputs and the stored answers. Raises ModelError."""
-    texts = read_json(folder / PROBES)
+    inputs = read_json(folder / PROBES)
     arrays = tensors.load(folder / PROBE_ARRAYS)
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+    if not isinstance(inputs, list) or not all(isinstance(one, str) for one in inputs):
         raise ModelError(f"{folder / PROBES}: not a list of texts.")
     if set(arrays) != {"features", "probabilities"}:
         raise ModelError(f"{folder / PROBE_ARRAYS}: holds {sorted(arrays)} instead of features and probabilities.")
     features, probabilities = arrays["features"], arrays["probabilities"]
-    if features.ndim != 2 or probabilities.ndim != 2 or not len(texts) == len(features) == len(probabilities):
+    if features.ndim != 2 or probabilities.ndim != 2 or not len(inputs) == len(features) == len(probabilities):
         raise ModelError(f"{folder / PROBE_ARRAYS}: shapes {features.shape} and {probabilities.shape} do not fit.")
-    return texts, features.astype(np.float32), probabilities.astype(np.float32)
+    return inputs, features.astype(np.float32), probabilities.astype(np.float32)
 
 
 def replay_apart(folder: Path) -> subprocess.Popen[str]:
-    """Start a fresh process that loads the folder and replays its probes from the text on."""
+    """Start a fresh process that loads the folder and replays its probes from the content on."""
     return subprocess.Popen(
         [sys.executable, "-m", "headstart.replay", str(folder)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL,

@@ -1,9 +1,11 @@
 """Make a model's backbone smaller and quicker, and prove on folds what that costs.
 
-Depth first: one pass says how good the features are at every tap. Then, from the cheapest combination up, the network
-below a tap has its feed-forward channels pruned, its linear layers turned to 8 bits and its vocabulary cut to what the
-user's texts need; the first that loses no more than was allowed is kept. What a step takes from data it takes from two
-folds of the examples, and is judged on the others; the network that is kept is made once more with all of them.
+Depth first: one pass says how good the features are at every tap. Then, from the shallowest tap that keeps to the loss,
+the network below it has its layers turned to 8 bits and its vocabulary cut to what the user's texts need, and then, while
+the loss allows it, its feed-forward channels pruned: half of them, three quarters. The quickest that keeps to the loss is
+kept; what would be no quicker is not made. What a step takes from data it takes from two folds of
+the examples, and is judged on the others; the network that is kept is made once more with all of them. Which one is kept
+is decided by the figures that are shown, so that its loss is a little larger than it looks; the interval says how much.
 
 Letters: n examples, d feature width, c classes. X (n, d), T (n, c).
 """
@@ -11,8 +13,9 @@ Letters: n examples, d feature width, c classes. X (n, d), T (n, c).
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,8 @@ from numpy.typing import NDArray
 from headstart import backbones, evaluation
 from headstart.backbone import Backbone, Contents, Portable, parts
 from headstart.backbones import network
-from headstart.choosing import cuts, megabytes, milliseconds, spread
+from headstart.candidates import cuts, megabytes, milliseconds, share_below
+from headstart.choosing import points, spread
 from headstart.compress import channels, fuse, integers, vocabulary
 from headstart.dataset import Dataset
 from headstart.embedding import readable
@@ -35,7 +39,9 @@ MOST = 3_000  # rows the steps are judged on
 MADE_FROM = (0, 1)  # folds whose rows the steps are made from; the other three judge
 TIMED = 12  # contents the time of one is measured on
 TRIES = 6  # combinations that are built
-KEPT = (0.25, 0.5, 1.0)  # shares of the feed-forward channels
+LEAST = 30  # rows that judge, at least
+KEPT = (1.0, 0.5, 0.25)  # shares of the feed-forward channels
+ENOUGH = 200  # texts to prune channels on: with fewer the layers that are fitted anew do not hold on other texts
 PIECES = 12_000  # of the vocabulary, at most
 
 Floats = NDArray[np.float64]
@@ -52,6 +58,8 @@ class Step:
     answers: NDArray[np.float32]  # (n, c) out of fold
     mb: float
     ms: float
+    notes: tuple[str, ...] = ()  # what could not be done, and why
+    seconds: float = 0.0  # to make and judge it
 
     def loss(self, whole: Step) -> float:
         """How much better the whole is, on the rows that judge."""
@@ -65,14 +73,22 @@ class Step:
             found = evaluation.proportion(self.right[held], groups=groups[held])
             accuracy, low, high = found.value, found.low, found.high
         else:
-            right = self.right[held] + (1.0 if task == REGRESSION else 0.0)
-            half = 1.96 * float(right.std(ddof=1)) / np.sqrt(len(right))
-            accuracy, low, high = float(right.mean()), float(right.mean()) - half, min(1.0, float(right.mean()) + half)
+            accuracy, half = _mean(self.right[held] + (1.0 if task == REGRESSION else 0.0), groups[held])
+            low, high = accuracy - half, min(1.0, accuracy + half)
+        loss, give = (0.0, 0.0) if self is whole else _mean((whole.right - self.right)[held], groups[held])
         return {
-            "name": self.name, "accuracy": accuracy, "low": low, "high": high, "loss": self.loss(whole),
-            "agreement": _agreement(self.answers[held], whole.answers[held], task), "mb": round(self.mb, 2),
-            "ms": round(self.ms, 3), "n": int(held.sum()), "kept": False,
+            "name": self.name, "accuracy": accuracy, "low": low, "high": high, "loss": loss, "loss_low": loss - give,
+            "loss_high": loss + give, "agreement": _agreement(self.answers[held], whole.answers[held], task),
+            "mb": round(self.mb, 2), "ms": round(self.ms, 3), "n": int(held.sum()), "kept": False, "notes": list(self.notes),
+            "seconds": round(self.seconds, 1),
         }  # fmt: skip
+
+
+def _mean(x: Floats, groups: NDArray[np.int64]) -> tuple[float, float]:
+    """The mean of n values and half its 95 % interval, where rows of a group go together; one row more is off by one."""
+    mean, n = float(x.mean()), len(x)
+    apart = np.bincount(np.unique(groups, return_inverse=True)[1], x - mean)
+    return mean, 1.96 * float(np.sqrt((apart**2).sum() + 1)) / n
 
 
 def _agreement(a: NDArray[np.float32], b: NDArray[np.float32], task: str) -> float:
@@ -109,13 +125,17 @@ class Bench:
         """What a step may look at."""
         return self.data.raw() if everything else self.data.raw(self.making)
 
-    def step(self, name: str, base: Backbone, X: NDArray[np.float32] | None = None) -> Step:
+    def step(
+        self, name: str, base: Backbone, X: NDArray[np.float32] | None = None, notes: tuple[str, ...] = ()
+    ) -> Step:
         """Judge a backbone, on the rows it was not made from."""
+        start = time.perf_counter()
         if X is None:
             _, X = readable(self.data, base)
         right, answers = judged(X, self.data.targets(), task=self.data.task, folds=self.fold)
         right[self.making] = np.nan
-        return Step(name, base, right, answers, megabytes(base), milliseconds(base, self.timed))
+        ms = milliseconds(base, self.timed)
+        return Step(name, base, right, answers, megabytes(base), ms, notes, time.perf_counter() - start)
 
 
 def shrink(
@@ -131,99 +151,177 @@ def shrink(
 
     Raises InputError for a backbone without a network, or when nothing smaller keeps to the loss.
     """
+    if _in_integers(base):
+        raise InputError(
+            f"the network of {base.card.name} is in 8-bit integers already, so there is little left to take; shrink a model "
+            "on the base as it was published."
+        )
     exact = _exact(base)
     exact.portable()  # raises for what has no network
     bench = Bench(data, base, seed)
     whole = bench.step("as it is", base)
-    say(f"judging on {int(np.isfinite(whole.right).sum()):,} examples; as it is: {whole.mb:.1f} MB, {whole.ms:.2f} ms")
-    steps = [whole]
-    if exact.card.fingerprint != base.card.fingerprint:
-        steps.append(bench.step("float32", exact))
-    shallower = _depths(bench, exact, say)
-    steps += [step for step in shallower if step.base.card.cut != exact.card.cut]
-    allowed = [step for step in shallower if step.loss(whole) <= max_loss]
-    kept: Step | None = None
-    for step, keep in _plans(allowed, exact)[:TRIES]:
-        with tempfile.TemporaryDirectory(prefix="headstart-") as trial:
-            made, name = _made(step.base, bench.contents(everything=False), keep, Path(trial) / "trial")
-            tried = bench.step(name, made)
-        steps.append(tried)
-        say(f"{name}: {100 * tried.loss(whole):+.1f} points lost, {tried.mb:.1f} MB, {tried.ms:.2f} ms")
-        if tried.loss(whole) <= max_loss:
-            kept = tried
-            made, _ = _made(step.base, bench.contents(everything=True), keep, folder)
-            break
+    n = int(np.isfinite(whole.right).sum())
+    if n < LEAST:
+        raise InputError(
+            f"{len(bench.data):,} labelled examples leave {n:,} to judge on, too few to see a loss; give more with --data."
+        )
+    say(f"judging on {n:,} examples; as it is: {_told(whole, whole, data.task)}")
+    steps, shallower = [whole], _depths(bench, exact, whole, say)
+    steps += [step for step in shallower if step.base.card.fingerprint != base.card.fingerprint]
+    allowed = [step for step in shallower if step.loss(whole) <= max_loss or step is shallower[-1]]
+    kept, found = None, list[Step]()
+    for plans in _plans(allowed, exact, len(bench.making), say):
+        for plan in plans:
+            if len(found) == TRIES or (kept is not None and plan.cost >= kept[0].cost):
+                continue
+            start = time.perf_counter()
+            with tempfile.TemporaryDirectory(prefix="headstart-") as trial:
+                made = _made(plan, bench.contents(everything=False), Path(trial) / "trial")
+                if made is None:
+                    break
+                tried = bench.step(made.name, made.base, notes=made.notes)
+            found.append(replace(tried, seconds=time.perf_counter() - start))
+            say(f"{tried.name}: {_told(found[-1], whole, data.task)}")
+            if tried.loss(whole) > max_loss or (tried.mb >= whole.mb and tried.ms >= whole.ms):
+                break
+            if kept is not None and tried.ms > kept[1].ms:
+                break
+            kept = plan, found[-1]
+    steps += found
     rows = [step.row(whole, data.task, bench.groups) for step in steps]
     if kept is None:
+        least = f": the nearest loses {points(min(s.loss(whole) for s in found), data.task)}" if found else ""
         raise NothingSmaller(
-            f"nothing smaller keeps within {100 * max_loss:g} points: the nearest of {len(steps) - 1} tried loses "
-            f"{100 * min((s.loss(whole) for s in steps[1:]), default=float('nan')):.1f}. Allow more with --max-loss."
+            f"nothing smaller keeps within {points(max_loss, data.task)}{least}. Allow more with --max-loss, or give more "
+            "examples with --data."
         )
-    after = rows[steps.index(kept)]
+    say(f"kept: {kept[1].name}; it is made once more with all {len(bench.data):,} examples")
+    final = _made(kept[0], bench.contents(everything=True), folder)
+    assert final is not None
+    after = rows[steps.index(kept[1])]
     after["kept"] = True
-    facts = {"before": rows[0], "after": after, "steps": rows[1:], "max_loss": max_loss}
-    return Shrunk(made, folder, facts)
+    facts = {"before": rows[0], "after": after, "steps": rows[1:], "max_loss": max_loss, "task": data.task}
+    return Shrunk(final.base, folder, facts)
+
+
+def _told(step: Step, whole: Step, task: str) -> str:
+    """A step in a line."""
+    lost = "" if step is whole else f"{points(step.loss(whole), task)} lost, "
+    return f"{lost}{step.mb:.1f} MB, {step.ms:.2f} ms ({step.seconds:.1f} s)"
 
 
 class NothingSmaller(InputError):
     """No smaller network keeps within the allowed loss."""
 
 
+def _in_integers(base: Backbone) -> bool:
+    """Whether its published network, not only the one that runs, is in 8-bit integers."""
+    return base.card.precision != "float32" and base.card.name not in backbones.USUAL.values()
+
+
 def _exact(base: Backbone) -> Backbone:
     """The backbone in float32, where it is built in and runs in int8."""
     card = base.card
-    return backbones.load(card.name, cut=card.cut) if card.name == "minilm" else base
+    return backbones.load(card.name, cut=card.cut) if card.name in backbones.USUAL.values() else base
 
 
-def _depths(bench: Bench, exact: Backbone, say: Say) -> list[Step]:
-    """Every cut not above the backbone's own, in one pass."""
-    depth = {tap.name: i for i, tap in enumerate(exact.taps)}
-    deepest = depth.get(exact.card.cut.split("+")[-1].removeprefix("max"), len(depth))
-    found = [cut for cut in cuts(exact) if depth.get(cut.split("+")[-1].removeprefix("max"), deepest) <= deepest]
+def _depths(bench: Bench, exact: Backbone, whole: Step, say: Say) -> list[Step]:
+    """Every cut not above the backbone's own, in one pass, its own the last."""
+    own = share_below(exact, exact.card.cut)
+    found = [cut for cut in cuts(exact) if share_below(exact, cut) <= own and cut != exact.card.cut] + [exact.card.cut]
     wide = exact.at("+".join(dict.fromkeys("+".join(found).split("+"))))
     _, X = readable(bench.data, wide)
     pieces = parts(X, wide.card)
-    steps = []
+    steps: list[Step] = []
     for cut in found:
         names = cut.split("+")
         joined = np.asarray(np.concatenate([pieces[name] for name in names], axis=1) / np.sqrt(len(names)), np.float32)
-        steps.append(bench.step(f"cut {cut}", exact.at(cut), joined))
-        say(
-            f"cut {cut}: accuracy {100 * np.nanmean(steps[-1].right):.1f}, {steps[-1].mb:.1f} MB, {steps[-1].ms:.2f} ms"
-        )
+        name = f"cut {cut}" + (", float32" if cut == exact.card.cut else "")
+        steps.append(bench.step(name, exact.at(cut), joined))
+        say(f"{name}: {_told(steps[-1], whole, bench.data.task)}")
     return steps
 
 
-def _plans(allowed: Sequence[Step], exact: Backbone) -> list[tuple[Step, float]]:
-    """Cuts and shares of feed-forward channels, the cheapest first; these are a little more than half of a block's time."""
-    share = {tap.name: max(tap.operations, 0.01) for tap in exact.taps}
-    shares = KEPT if exact.card.modality == "text" else (1.0,)
-    plans = []
+@dataclass(frozen=True)
+class Plan:
+    """A combination that can be made."""
+
+    base: Backbone
+    keep: float  # share of the feed-forward channels
+    bits: bool  # 8 in the layers
+    pieces: bool  # a smaller vocabulary, in 8 bits; else the whole one in 16
+    cost: float  # guessed share of the operations
+
+
+def _plans(allowed: Sequence[Step], exact: Backbone, making: int, say: Say) -> list[list[Plan]]:
+    """Combinations to try in order; those behind one that loses too much are left out.
+
+    The feed-forward channels are a little more than half of a block's time.
+    """
+    text = exact.card.modality == "text"
+    enough = text and making >= ENOUGH
+    if text and not enough:
+        say(f"the channels stay: {making:,} texts are too few to fit layers to fewer of them")
+    plans: list[list[Plan]] = []
     for step in allowed:
-        below = share.get(step.base.card.cut.split("+")[-1].removeprefix("max"), 1.0)
-        plans += [(below * (0.45 + 0.55 * keep), step, keep) for keep in shares]
-    return [(step, keep) for _, step, keep in sorted(plans, key=lambda plan: plan[0])]
+        base, below = step.base, max(share_below(exact, step.base.card.cut), 0.01)
+        plans.append(
+            [Plan(base, keep, True, text, below * (0.45 + 0.55 * keep)) for keep in KEPT[: 3 if enough else 1]]
+        )
+        if not text and base.card.cut != exact.card.cut:
+            plans.append([Plan(base, 1.0, False, False, 1.5 * below)])
+    if text:
+        plans.append([Plan(allowed[-1].base, 1.0, True, False, 1.1)])
+    return plans
 
 
-def _made(base: Backbone, contents: Contents, keep: float, folder: Path) -> tuple[Backbone, str]:
-    """The network below a cut, compressed with what the contents show, as a folder; and its name in words."""
-    said = [f"cut {base.card.cut}"]
-    portable = base.portable()
-    portable, _ = fuse.plain(portable)
-    if keep < 1:
-        portable, _ = channels.prune(portable, contents, keep=keep)
-        said.append(f"{keep:.0%} of the channels")
-    portable, _ = integers.quantise(portable, contents)
-    said.append("int8")
+@dataclass(frozen=True)
+class Made:
+    """A network made smaller, as a folder."""
+
+    base: Backbone
+    name: str
+    notes: tuple[str, ...]
+
+
+def _made(plan: Plan, contents: Contents, folder: Path) -> Made | None:
+    """The network below a cut, compressed with what the contents show; None where it has no channels to prune.
+
+    What cannot be done to a network is left out and said: no linear layer, a vocabulary of a kind that cannot be cut.
+    """
+    said, notes = [f"cut {plan.base.card.cut}"], list[str]()
+    portable, _ = fuse.plain(plan.base.portable())
+    if plan.keep < 1:
+        if not channels.pairs(portable.model):
+            return None
+        try:
+            portable, facts = channels.prune(portable, contents, keep=plan.keep)
+        except InputError:  # too few tokens; that all channels stay was tried before
+            return None
+        said.append(f"{facts.kept / max(facts.of, 1):.0%} of the channels")
+    if plan.bits:
+        try:
+            portable, _ = integers.quantise(portable, contents)
+            said.append("int8")
+        except InputError as error:
+            notes.append(str(error))
+    if plan.pieces:
+        try:
+            portable, facts = vocabulary.prune(portable, contents, most=PIECES)
+            said.append(f"{facts.kept:,} of {facts.of:,} pieces")
+        except InputError as error:
+            notes.append(str(error))
     if portable.modality == "text":
-        portable, facts = vocabulary.prune(portable, contents, most=PIECES)
-        said.append(f"{facts.kept:,} of {facts.of:,} pieces")
-        portable, _ = vocabulary.narrow(portable, "int8")
-    write(portable, base, folder)
-    return network.Network.open(folder), ", ".join(said)
+        try:
+            portable, _ = vocabulary.narrow(portable, kind := "int8" if plan.pieces else "float16")
+            said.append(f"pieces in {kind}")
+        except InputError as error:
+            notes.append(str(error))
+    write(portable, plan.base, folder, "int8" if len(said) > 1 else "float32")
+    return Made(network.Network.open(folder), ", ".join(said), tuple(dict.fromkeys(notes)))
 
 
-def write(portable: Portable, base: Backbone, folder: Path) -> None:
+def write(portable: Portable, base: Backbone, folder: Path, precision: str) -> None:
     """A portable network as a backbone's folder."""
     card = base.card
     folder.mkdir(parents=True, exist_ok=True)
@@ -233,5 +331,5 @@ def write(portable: Portable, base: Backbone, folder: Path) -> None:
     network.describe(
         folder, name=f"{card.name}-small", modality=card.modality, licence=card.licence, source=card.source,
         revision=card.revision, preprocessing=portable.preprocessing, tokens=portable.tokens or None, notes=(),
-        cut="top", precision="int8",
+        cut="top", precision=precision,
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """HeadstartClassifier: a scikit-learn classifier on frozen features. Needs `pip install "headstart[sklearn]"`.
 
-Texts (a list, array or series of str) are embedded through the feature cache; numeric arrays are taken as features.
-Nothing is written but the cache.
+Texts (a list, array or series of str) and pictures (of the bytes of their files) are embedded through the feature
+cache; numeric arrays are taken as features. Nothing is written but the cache.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ except ImportError as error:
 
 
 class HeadstartClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """Choose a head on folds and calibrate it, for texts or for features that are there already.
+    """Choose a head on folds and calibrate it, for texts, for pictures, or for features that are there already.
 
     Parameters: head ('auto', 'linear', 'centroid', 'nearest'), balanced (weigh rare classes as much as common ones),
-    backbone (its name), precision ('float32' or 'int8') and random_state (the seed of the folds).
+    backbone (the name of one that reads what is given), precision ('float32' or 'int8') and random_state (the seed of the folds).
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class HeadstartClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return tags
 
     def fit(self, X: Any, y: ArrayLike) -> Self:
-        """X: n texts, or (n, d) features; y: (n,) labels of at least two kinds.
+        """X: n texts or pictures, or (n, d) features; y: (n,) labels of at least two kinds.
 
         There are no sample weights: a weight of 2 would not equal a repeated row, which the folds keep on one side.
         """
@@ -100,7 +100,7 @@ class HeadstartClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return np.asarray(self.classes_[self.predict_proba(X).argmax(1)])
 
     def _features(self, X: Any, *, reset: bool) -> tuple[NDArray[np.float32], NDArray[np.uint64] | None]:
-        if _are_texts(X):
+        if _are_contents(X):
             found = embed(list(X), backbones.load(self.backbone, precision=self.precision), Cache())
             if reset:
                 self.__dict__.pop("n_features_in_", None)
@@ -111,9 +111,10 @@ class HeadstartClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return np.clip(values, -1e18, 1e18), None
 
 
-def _are_texts(X: Any) -> bool:
+def _are_contents(X: Any) -> bool:
     if hasattr(X, "ndim") and X.ndim != 1:
         return False
     if not hasattr(X, "__len__") or isinstance(X, str | bytes) or len(X) == 0:
         return False
-    return all(isinstance(x, str) for x in (X if isinstance(X, Sequence) else list(X)))
+    contents = X if isinstance(X, Sequence) else list(X)
+    return any(all(isinstance(one, kind) for one in contents) for kind in (str, bytes))

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from headstart.errors import StorageError
+from headstart.errors import HeadstartError, StorageError
 
 
 def sync_folder(folder: Path) -> None:
@@ -40,6 +40,8 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
+        if isinstance(error, HeadstartError):
+            raise
         raise StorageError(f"{path}: could not be written: {error.strerror or error}.") from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -69,7 +71,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         os.rename(temporary, target)
         sync_folder(target.parent)
     except OSError as error:
-        if isinstance(error, StorageError):
+        if isinstance(error, HeadstartError):
             raise
         raise StorageError(f"{target}: could not be written: {error.strerror or error}.") from error
     finally:

@@ -38,7 +38,6 @@ from headstart.rowcache import Cache
 from headstart.storage import atomic_file
 
 CHUNK = 16_384  # contents embedded and answered at a time
-CHUNK_WHY = 16  # with reasons, for which every one is answered up to 65 times
 OTHERS = (".txt", ".arrow", ".feather", ".zip", ".tar", *picturefile.ENDINGS)
 ENDINGS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet"}
 
@@ -108,8 +107,10 @@ def sink(output: Path | None, *, to_json: bool) -> Iterator[Sink]:
             opened = _JsonLines(file)
         else:
             opened = _Delimited(file, "\t" if kind == "tsv" else ",")
-        yield opened
-        opened.close()
+        try:
+            yield opened
+        finally:
+            opened.close()  # while the file is open, also after an error: a Parquet writer would write to it later
 
 
 class _Delimited:
@@ -303,7 +304,7 @@ def predict_file(
         ending(output)
         if not output.parent.exists():
             raise InputError(f"{output.parent}: no such folder to write {output.name} into.")
-        if isinstance(source, str) and output.exists() and Path(source).exists() and output.samefile(source):
+        if isinstance(source, str) and output.exists() and os.path.exists(source) and output.samefile(source):
             raise InputError(f"{output}: that is the input; give the output another name.")
     single = isinstance(source, str) and is_one(model, source)
     if single:
@@ -311,17 +312,21 @@ def predict_file(
         source = pa.table({text or FILE: [source]})
     batches, opened = read_contents(source, text=text, image=image, encoding=encoding, modality=model.modality)
     base = model.backbone  # loaded, or missed, before anything is written
-    cache, step = Cache(), CHUNK_WHY if why else CHUNK
-    reasons = Reasons(model, cache) if why else None
+    cache = Cache()
+    reasons = Reasons(model, cache, pictures=False) if why else None
     rows = unknown = 0
+
+    def say(done: int) -> None:
+        if progress is not None:
+            progress("predicting", rows + done, opened.rows)
+
     unread: list[Fault] = []
     with sink(output, to_json=to_json) as out:
-        if progress is not None:
-            progress("predicting", 0, opened.rows)
+        say(0)
         for numbers, contents, given, names, wrong in batches:
-            for start in range(0, len(contents), step):
-                answered = _Answered.of(model, base, cache, reasons, contents.slice(start, step), every=every)
-                part = given.slice(start, step)
+            for start in range(0, len(contents), CHUNK):
+                answered = _Answered.of(model, base, cache, reasons, contents.slice(start, CHUNK), every=every, say=say)
+                part = given.slice(start, CHUNK)
                 said = {i - start: why for i, why in wrong.items() if start <= i < start + len(part)} | answered.faults
                 unread += [
                     Fault(int(numbers[start + i]), names[start + i] if names else f"row {numbers[start + i]}", why)
@@ -334,8 +339,8 @@ def predict_file(
                     )  # fmt: skip
                 out.write(beside(part, answered.columns(said if model.modality != "text" else None)))
                 rows, unknown = rows + len(part), unknown + answered.unknown
-                if progress is not None:
-                    progress("predicting", rows, opened.rows)
+                say(0)
+                opened.notes.extend(note for note in answered.notes if note not in opened.notes)
         if len(unread) == rows:
             first = f"{unread[0].name}: {unread[0].reason}"
             if single:
@@ -356,26 +361,36 @@ class _Answered:
     added: dict[str, pa.Array]  # for those
     faults: dict[int, str]  # place -> reason
     unknown: int
+    notes: tuple[str, ...]  # of the cache
 
     @classmethod
     def of(
-        cls, model: Model, base: Backbone, cache: Cache, reasons: Reasons | None, contents: pa.Array, *, every: bool
+        cls,
+        model: Model,
+        base: Backbone,
+        cache: Cache,
+        reasons: Reasons | None,
+        contents: pa.Array,
+        *,
+        every: bool,
+        say: Callable[[int], None],
     ) -> _Answered:
-        """Embed and answer the contents that are there."""
+        """Embed and answer the contents that are there; `say` is told how many have their reasons."""
         there = np.flatnonzero(contents.is_valid().to_numpy(zero_copy_only=False))
         given = contents.take(pa.array(there)).to_pylist()
         faults: dict[int, str] = {}
-        X = embed(given, base, cache, faults=faults).values
+        features = embed(given, base, cache, faults=faults)
+        X = features.values
         read = [i for i in range(len(given)) if i not in faults]
         if faults:
             X, given = X[read], [given[i] for i in read]
         answers = model.answer(X)
         added = columns(model, answers, every=every)
         if reasons is not None:
-            found = reasons.of(given, X, answers)
+            found = reasons.of(given, X, answers, say)
             added["why"] = pa.array([jsontext.write(one) for one in found], pa.large_string())
         wrong = {int(there[i]): why for i, why in faults.items()}
-        return cls(len(contents), there[read], added, wrong, int(answers.unknown.sum()))
+        return cls(len(contents), there[read], added, wrong, int(answers.unknown.sum()), features.notes)
 
     def columns(self, said: dict[int, str] | None) -> dict[str, pa.Array]:
         """The columns to add, null where nothing was read; with the reasons beside them, where `said` is given."""

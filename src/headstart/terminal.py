@@ -86,6 +86,8 @@ def show_prediction(row: dict[str, Any]) -> None:
         for region in why["regions"]:
             places.setdefault(region["place"], region["drop"])
         say("  [dim]regions that matter[/]  " + ", ".join(f"{place} ({drop:+.2f})" for place, drop in places.items()))
+    elif "regions" in why:
+        say("  [dim]no region of it matters on its own[/]")
     if why.get("words"):
         say("  [dim]words that matter[/]  " + ", ".join(f"{plain(w['text'])} ({w['drop']:+.2f})" for w in why["words"]))
     if why["nearest"]:

@@ -151,11 +151,9 @@ def select(
     with Progress(quiet=as_json) as progress:
         found = api.select(
             data, backbones=backbone, licence=licence, max_size=max_size, max_latency=max_latency, budget=budget, text=text,
-            image=image, label=label, names=names, encoding=encoding, seed=seed,
+            image=image, label=label, names=names, encoding=encoding, seed=seed, page=html,
             say=lambda line: None if as_json else say(f"  [dim]{plain(line)}[/]"), progress=progress,
         )  # fmt: skip
-    if html is not None:
-        api.choice_page(found, html)
     if as_json:
         print_json(found)
         return
@@ -184,14 +182,19 @@ def _choices(found: dict[str, Any]) -> None:
 
     table = Table(box=None, pad_edge=False, header_style="dim")
     figure = {"regression": "R²", "multilabel": "F1 a row"}.get(found["task"], "accuracy")
-    for column in ("base", "cut", figure, "from", "to", "examples", "MB", "ms", "distance", "licence"):
-        table.add_column(column, justify="left" if column in ("base", "cut", "distance", "licence") else "right")
+    shown = (lambda value: f"{value:.3f}") if found["task"] == "regression" else percent
+    columns = ("base", "cut", figure, "95 % interval", "n", "MB", "ms", "distance")
+    for column in columns:
+        right = column not in ("base", "cut", "distance")
+        table.add_column(column, justify="right" if right else "left", no_wrap=column != "base", overflow="fold")
     for row in found["candidates"]:
         chosen = (row["backbone"], row["cut"]) == (found["recommended"]["backbone"], found["recommended"]["cut"])
         cells = (
-            plain(row["backbone"]), plain(row["cut"]), percent(row["accuracy"]),
-            percent(row["low"]), percent(row["high"]), f"{row['n']:,}", f"{row['mb']:,.1f}",
-            ("" if row["measured"] else "~") + f"{row['ms']:.2f}", row["distance"], plain(row["licence"]),
+            plain(row["backbone"]), "" if row["simple"] else plain(row["cut"]), shown(row["accuracy"]),
+            f"{shown(row['low'])} to {shown(row['high'])}", f"{row['n']:,}", f"{row['mb']:,.1f}",
+            ("" if row["measured"] else "~") + f"{row['ms']:.2f}", row["distance"],
         )  # fmt: skip
         table.add_row(*cells, style="bold" if chosen else None)
     console().print(table)
+    licences = dict.fromkeys(f"{row['backbone']} {row['licence']}" for row in found["candidates"])
+    say(f"[dim]licences: {plain(', '.join(licences))}[/]")

@@ -114,7 +114,10 @@ def predict(
         Path | None, typer.Option("--output", "-o", help="CSV, JSON lines or Parquet, by its ending.")
     ] = None,
     why: Annotated[
-        bool, typer.Option("--why", help="Nearest training examples, and the words or regions that matter.")
+        bool,
+        typer.Option(
+            "--why", help="Nearest training examples, and the words or regions that matter; some 50 times the work."
+        ),
     ] = False,
     every: Annotated[bool, typer.Option("--all", help="The probability of every label.")] = False,
     text: Text = None,

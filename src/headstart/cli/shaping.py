@@ -39,27 +39,45 @@ def shrink(
         print_json(facts)
         return
     before, after = facts["before"], facts["after"]
-    _steps([before, *facts["steps"]])
+    _steps([before, *facts["steps"]], facts["task"])
     say()
+    smaller, quicker = (before[key] / max(after[key], 1e-9) for key in ("mb", "ms"))
+    same = "" if facts["task"] == "regression" else f"; {percent(after['agreement'])} % of the answers the same"
     say(
-        f"[bold]{before['mb'] / max(after['mb'], 1e-9):.1f} times smaller and {before['ms'] / max(after['ms'], 1e-9):.1f} times "
-        f"as quick[/]; {100 * after['loss']:.1f} points lost on {after['n']:,} examples, {percent(after['agreement'])} % of the "
-        "answers the same."
+        f"[bold]{smaller:.1f} times smaller and {quicker:.1f} times as quick[/]; {_lost(after, facts['task'])} lost on "
+        f"{after['n']:,} examples (95 % interval {_between(after, facts['task'])}){same}."
     )
+    for note in after["notes"]:
+        say(f"  [dim]not done: {plain(note)}[/]")
     say(f"Model [bold]{model.name}[/] saved. Report: {plain(model.folder)}/report.html")
 
 
-def _steps(rows: list[dict[str, Any]]) -> None:
+def _lost(row: dict[str, Any], task: str) -> str:
+    return f"{row['loss']:.3f} of R²" if task == "regression" else f"{100 * row['loss']:.1f} points"
+
+
+def _between(row: dict[str, Any], task: str) -> str:
+    times, digits = (1, 3) if task == "regression" else (100, 1)
+    return f"{times * row['loss_low']:.{digits}f} to {times * row['loss_high']:.{digits}f}"
+
+
+def _steps(rows: list[dict[str, Any]], task: str) -> None:
     """What was tried, a line each."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("step", "accuracy", "95 % interval", "lost", "agreement", "MB", "ms"):
-        table.add_column(column, overflow="fold")
+    figure = {"regression": "R²", "multilabel": "F1 a row"}.get(task, "accuracy")
+    shown = (lambda value: f"{value:.3f}") if task == "regression" else percent
+    same = "correlation" if task == "regression" else "same"
+    for column in ("step", figure, "lost", "95 % interval", same, "MB", "ms"):
+        table.add_column(
+            column, justify="left" if column == "step" else "right", no_wrap=column != "step", overflow="fold"
+        )
     for row in rows:
+        agreement = row["agreement"]
         table.add_row(
-            plain(row["name"]), percent(row["accuracy"]), f"{percent(row['low'])} to {percent(row['high'])}",
-            f"{100 * row['loss']:.1f}", percent(row["agreement"]), f"{row['mb']:,.1f}", f"{row['ms']:.2f}",
+            plain(row["name"]), shown(row["accuracy"]), _lost(row, task).split()[0], _between(row, task),
+            f"{agreement:.3f}" if task == "regression" else percent(agreement), f"{row['mb']:,.1f}", f"{row['ms']:.2f}",
             style="bold" if row["kept"] else None,
         )  # fmt: skip
     console().print(table)
