@@ -106,15 +106,15 @@ def backbone(request, bases):
 
 
 @pytest.fixture(scope="module", params=[marked(name) for name in (*TEXT_BASES, *PICTURE_BASES)])
-def given(request, bases):
+def based(request, bases):
     """(backbone, contents, their features) of every backbone."""
     base = made((TEXT_BASES | PICTURE_BASES)[request.param], bases, request)
     contents = TEXTS if base.card.modality == "text" else PICTURES
     return base, contents, base.encode(contents)
 
 
-def test_shape_and_card(given):
-    base, contents, X = given
+def test_shape_and_card(based):
+    base, contents, X = based
     card = base.card
     assert X.shape == (len(contents), card.width)
     assert X.dtype == np.float32
@@ -129,15 +129,15 @@ def test_shape_and_card(given):
         assert card.size > 0
 
 
-def test_rows_have_unit_length(given):
-    base, _, X = given
+def test_rows_have_unit_length(based):
+    base, _, X = based
     lengths = np.linalg.norm(X, axis=1)
     empty = base.card.name in ("fake", "words")  # a text without a word has nothing to point at
     assert ((abs(lengths - 1) < 1e-5) | (empty & (lengths == 0))).all()
 
 
-def test_a_row_does_not_depend_on_the_others(given):
-    base, contents, X = given
+def test_a_row_does_not_depend_on_the_others(based):
+    base, contents, X = based
     alone = np.concatenate([base.encode([content]) for content in contents])
     np.testing.assert_allclose(alone, X, rtol=0, atol=1e-5)
     order = np.random.default_rng(0).permutation(len(contents) * 3) % len(contents)
@@ -147,8 +147,8 @@ def test_a_row_does_not_depend_on_the_others(given):
         np.testing.assert_allclose(np.concatenate(some), X, rtol=0, atol=1e-5)
 
 
-def test_it_is_deterministic(given):
-    base, contents, X = given
+def test_it_is_deterministic(based):
+    base, contents, X = based
     np.testing.assert_array_equal(base.encode(contents), X)
     same = (3, 7) if base.card.modality == "text" else (3, 6)
     assert (X[same[0]] == X[same[1]]).all()
@@ -159,13 +159,13 @@ def test_it_is_deterministic(given):
 @pytest.mark.parametrize(
     "cut", ["99", "6+6", "5+", "-1", "06", "mean6", "max", "max99", "0+0", "top+top", "nonsense", "../0"]
 )
-def test_a_cut_that_there_is_not_is_refused(given, cut):
+def test_a_cut_that_there_is_not_is_refused(based, cut):
     with pytest.raises(InputError, match="cut"):
-        given[0].at(cut)
+        based[0].at(cut)
 
 
-def test_taps_grow(given):
-    base, _, _ = given
+def test_taps_grow(based):
+    base, _, _ = based
     names = [tap.name for tap in base.taps]
     assert len(set(names)) == len(names)
     assert [tap.operations for tap in base.taps] == sorted(tap.operations for tap in base.taps)
@@ -178,8 +178,8 @@ def test_taps_grow(given):
     assert len({card.fingerprint for card in cards}) == len(cards)
 
 
-def test_one_pass_gives_what_separate_cuts_give(given):
-    base, contents, _ = given
+def test_one_pass_gives_what_separate_cuts_give(based):
+    base, contents, _ = based
     if len(base.taps) < 2:
         pytest.skip("it cannot be cut")
     first, last = base.taps[0].name, base.taps[-1].name
@@ -190,8 +190,8 @@ def test_one_pass_gives_what_separate_cuts_give(given):
         np.testing.assert_allclose(piece, base.at(name).encode(contents), rtol=0, atol=2e-5)
 
 
-def test_the_portable_network_gives_the_same(given):
-    base, contents, X = given
+def test_the_portable_network_gives_the_same(based):
+    base, contents, X = based
     if not base.taps or base.card.name in ("fake", "words", "colours"):
         with pytest.raises(InputError, match="network"):
             base.portable()

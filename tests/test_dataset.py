@@ -511,7 +511,7 @@ def test_a_folder_per_class(tmp_path: Path):
     assert found.texts() == ["bad film", "worse", "good\nfilm", "très bien"]
     assert found.ids is not None
     assert found.ids.to_pylist() == ["neg/1.txt", "neg/2.txt", "pos/1.txt", "pos/caf.txt"]
-    assert any("1 other things in the folder are not read: README.md" in note for note in found.notes)
+    assert any("1 other thing in the folder is not read: README.md" in note for note in found.notes)
     assert any("1 files read as Windows-1252, the first pos/caf.txt" in note for note in found.notes)
     digest = found.digest
     (root / "neg" / "1.txt").write_text("bad movie", "utf-8")

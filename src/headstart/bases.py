@@ -21,7 +21,7 @@ def bases() -> dict[str, list[dict[str, Any]]]:
     return {
         "built_in": [_built_in(backbones.load(name)) for name in backbones.BUILT_IN if name not in HIDDEN],
         "installed": catalogue.installed(),
-        "catalogue": catalogue.listed(),
+        "catalogue": [{"speed": None, **row} for row in catalogue.listed()],
     }
 
 

@@ -88,7 +88,8 @@ def arrange(leaves: Sequence[Leaf], name: str) -> Layout | None:
     classes = f" in {len({row.label for row in rows}):,} folders" if labelled else ""
     notes = (f"{len(rows):,} {said}{classes}", *notes)
     if rest:
-        notes = (*notes, _few(f"{len(rest):,} other things in the folder are not read: ", rest))
+        what = "other thing in the folder is" if len(rest) == 1 else "other things in the folder are"
+        notes = (*notes, _few(f"{len(rest):,} {what} not read: ", rest))
     return Layout(rows, modality, labelled, splits, notes)
 
 
