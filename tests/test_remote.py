@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import sentences
 from headstart.backbone import cache_folder
 from headstart.backbones import remote, wire
 from headstart.backbones.remote import PROBES, Remote, formatted, named, parsed, signature
@@ -501,3 +502,20 @@ def test_signatures_stand_noise_and_tell_models_apart():
         other /= np.linalg.norm(other, axis=1, keepdims=True)
         assert signature(other) != signature(v)
     assert same >= 98
+
+
+def test_a_model_on_a_server_is_made_kept_and_found_again(server, tmp_path):
+    import headstart
+
+    rows = sentences(60)
+    base = formatted(server.url, "clever")
+    model = headstart.fit(rows, name="far", project=tmp_path, backbone=base)
+    assert model.card["backbone"]["name"] == base
+    assert "secret" not in (model.folder / "card.json").read_text()
+    asked = len(server.seen)
+    again = headstart.load("far", project=tmp_path)
+    assert again.predict(rows[0][0])[0].label == model.predict(rows[0][0])[0].label
+    assert len(server.seen) - asked <= 2  # the texts were known; at most a probe
+    server.salt = "another model behind the same name"
+    with pytest.raises(ModelError, match="is no longer the model it was"):
+        headstart.load("far", project=tmp_path).predict(["a text nobody has sent yet"])
