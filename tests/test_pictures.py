@@ -405,6 +405,17 @@ def test_bytes_and_labels_from_python(home, tmp_path):
             headstart.fit(wrong, labels, name="x", backbone="colours", project=tmp_path)
 
 
+def test_pairs_of_pictures_and_labels_from_python():
+    rows = [(file_of(drawn(kind, random.Random(i))), kind) for i in range(4) for kind in KINDS]
+    found = read(rows)
+    assert found.modality == "image"
+    assert found.labels == KINDS
+    assert found.raw() == [raw for raw, _ in rows]
+    assert read([raw for raw, _ in rows], labelled=False).modality == "image"
+    with pytest.raises(DataError, match="row 13: this is a pair, but the first row is a pair with a picture"):
+        read([*rows, ("a text", "circle")])
+
+
 def test_an_interrupted_fit_leaves_nothing_but_what_was_embedded(tmp_path, monkeypatch):
     monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(features, "CHUNK_PICTURES", 10)

@@ -155,8 +155,8 @@ def tokeniser(portable: Portable) -> Any:
 
 
 def numbered(portable: Portable, texts: Sequence[str]) -> list[list[int]]:
-    """The token numbers of texts."""
-    return [one.ids for one in tokeniser(portable).encode_batch(list(texts))]
+    """The token numbers of texts, at least one each, as the backbone counts them."""
+    return [list(one.ids) or [0] for one in tokeniser(portable).encode_batch(list(texts))]
 
 
 def feeds(portable: Portable, contents: Contents) -> Iterator[tuple[Array, Feed]]:

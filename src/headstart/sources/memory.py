@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from headstart.batches import ROWS, arrow_faults, check_columns, check_schema
 from headstart.errors import DataError, InputError
-from headstart.source import Source
+from headstart.source import IMAGE_COLUMN, Source
 
 NAME = "memory"
 SPLIT = "split"
@@ -25,7 +25,8 @@ _INDEX = "__index_level_"  # what pandas calls its index in Arrow
 def read(data: object) -> Source:
     """A source of a table in memory. Raises DataError with the row of what cannot be read, InputError for other things.
 
-    A list of texts has the column `text`; a list of pairs has `text` and `label`; a list of dicts has their keys.
+    A list of texts has the column `text` (of pictures as bytes: `image`); a list of pairs with a label has `label` too; a
+    list of dicts has their keys.
     """
     if isinstance(data, Mapping) and data and all(_is_table(part) for part in data.values()):
         return _splits(data)
@@ -130,8 +131,11 @@ def _list(data: Sequence[Any]) -> Source:
             raise DataError(f"this is {_kind(item, row)}, but the first row is {kind}.", file=NAME, row=row)
     if kind == "a text":
         columns: dict[str, list[Any]] = {"text": list(data)}
-    elif kind == "a pair":
-        columns = {"text": [pair[0] for pair in data], "label": [pair[1] for pair in data]}
+    elif kind == "a picture":
+        columns = {IMAGE_COLUMN: list(data)}
+    elif kind.startswith("a pair"):
+        first = IMAGE_COLUMN if kind.endswith("picture") else "text"
+        columns = {first: [pair[0] for pair in data], "label": [pair[1] for pair in data]}
     else:
         names = check_columns(NAME, _keys(data))
         columns = {name: [item.get(name) for item in data] for name in names}
@@ -143,12 +147,16 @@ def _list(data: Sequence[Any]) -> Source:
 def _kind(item: Any, row: int) -> str:
     if item is None or isinstance(item, str) or (isinstance(item, float) and item != item):
         return "a text"
+    if isinstance(item, bytes):
+        return "a picture"
     if isinstance(item, list | tuple) and len(item) == 2 and (item[0] is None or isinstance(item[0], str)):
         return "a pair"
+    if isinstance(item, list | tuple) and len(item) == 2 and isinstance(item[0], bytes):
+        return "a pair with a picture"
     if isinstance(item, Mapping):
         return "a dict"
     raise DataError(
-        f"a row of type {type(item).__name__} is neither a text, nor a (text, label) pair, nor a dict.",
+        f"a row of type {type(item).__name__} is neither a text or a picture (bytes), nor a pair of one and its label, nor a dict.",
         file=NAME,
         row=row,
     )
