@@ -198,7 +198,9 @@ def test_the_portable_network_gives_the_same(based):
         return
     portable = base.portable()
     assert portable.modality == base.card.modality
-    np.testing.assert_allclose(surgery.encode(portable, contents), X, rtol=0, atol=1e-5)
+    some = [i for i, content in enumerate(contents) if content]
+    alone = surgery.encode(portable, [contents[i] for i in some])
+    np.testing.assert_allclose(alone, X[some], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", PICTURE_BASES)

@@ -57,6 +57,13 @@ def test_offers_keep_to_licence_and_size(cache):
     assert bases.offers("text", Limits(licence="no-such-terms")) == []
 
 
+def test_a_name_that_is_here_is_not_offered(cache):
+    backbones.folder().mkdir(parents=True)
+    (name, *_) = bases.offers("text", Limits())
+    text_folder(backbones.folder() / name, name=name)
+    assert name not in bases.offers("text", Limits())
+
+
 def test_what_is_measured_is_kept_for_the_list(installed, monkeypatch):
     monkeypatch.setattr(speed, "ENOUGH", 0.01)
     monkeypatch.setattr(backbones, "BUILT_IN", ("colours", "fake", "words"))

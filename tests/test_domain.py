@@ -27,7 +27,8 @@ def measured(base, data):
 
 
 def ordinary(tickets):
-    return read(tickets / "tickets.csv")
+    data = read(tickets / "tickets.csv")
+    return data.take(np.arange(120))
 
 
 @here

@@ -27,9 +27,7 @@ class Toy:
     @property
     def taps(self):
         last = len(self.signal) - 1
-        return tuple(
-            Tap(str(i), WIDTH, int(1e6 * (i + 1)), (i + 1) / (last + 1)) for i in range(len(self.signal))
-        )
+        return tuple(Tap(str(i), WIDTH, int(1e6 * (i + 1)), (i + 1) / (last + 1)) for i in range(len(self.signal)))
 
     @property
     def card(self):

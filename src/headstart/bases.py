@@ -47,9 +47,10 @@ def measure() -> dict[str, float]:
 
 def offers(modality: str, limits: Limits) -> list[str]:
     """Names of the catalogue that are not installed and, as far as it says, keep to licence and size."""
+    here = backbones.installed()  # under the name of the catalogue, if from elsewhere
     return [
         row["name"]
         for row in catalogue.listed()
-        if not row["installed"] and row["modality"] == modality and refused(row["licence"], limits.licence) is None
+        if not row["installed"] and row["name"] not in here and row["modality"] == modality and refused(row["licence"], limits.licence) is None
         and (limits.size is None or (row["size"] is not None and row["size"] <= limits.size * 1e6))
     ]  # fmt: skip

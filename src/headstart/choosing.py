@@ -211,12 +211,11 @@ def _sizes(
         one.backbone.card.name: lines[one.backbone.card.name](one.operations) for one in everything
     }  # its deepest cut
     widths = [one.backbone.card.width for one in everything]
-    row = (
-        sum(once.values()) / 1000 + sum(5 * 0.8 * d * (d + 10 * classes) for d in widths) / 1e10
-    )  # embedding; five heads
+    embedding = sum(once.values()) / 1000
+    heads = sum(5 * 0.8 * d * (d + 10 * classes) for d in widths) / 1e10
 
     def needed(first: int, last: int) -> float:
-        return 2 + row * (first + (0.5 * last if last > first else 0))
+        return 2 + last * embedding + heads * (first + (0.5 * last if last > first else 0))
 
     last = min(n, MOST)
     first = min(last, max(FIRST, 3 * last // 8))
