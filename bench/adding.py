@@ -34,7 +34,11 @@ def rows() -> list[Row]:
         texts = ["where is my parcel", "the app crashes when I log in", "you charged me twice for one order"]
         os.environ["HEADSTART_CACHE"] = folder
         apart = max(
-            float(np.abs(backbones.load("mini0", cut=cut).encode(texts) - backbones.load("minilm", cut=cut).encode(texts)).max())
+            float(
+                np.abs(
+                    backbones.load("mini0", cut=cut).encode(texts) - backbones.load("minilm", cut=cut).encode(texts)
+                ).max()
+            )
             for cut in ("0", "3", "6+max6")
         )
     return [

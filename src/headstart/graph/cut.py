@@ -173,7 +173,9 @@ class _Build:
 
     def _yield(self) -> dict[str, str]:
         """Give other names to the tensors that have ours, as in a graph that was cut before; old name -> new one."""
-        named = {tensor.name for tensor in self.graph.initializer} | {n for node in self.graph.node for n in node.output}
+        named = {tensor.name for tensor in self.graph.initializer} | {
+            n for node in self.graph.node for n in node.output
+        }
         ours = [name for name in named if name == "features" or name.startswith("headstart/")]
         before = next(f"below{i}/" for i in range(len(named) + 1) if not any(n.startswith(f"below{i}/") for n in named))
         new = {name: before + name for name in ours}

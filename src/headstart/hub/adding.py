@@ -136,7 +136,9 @@ def _from_disk(source: str, name: str | None, given: cards.Card) -> Order:
     """A folder, or the folder of an ONNX file."""
     path = Path(source).expanduser()
     if path.is_dir():
-        return Order(_named(name, path.resolve().name), f"folder {path.resolve().name}", path, given)  # no path: it travels
+        return Order(
+            _named(name, path.resolve().name), f"folder {path.resolve().name}", path, given
+        )  # no path: it travels
     if path.is_file():
         if path.suffix.lower() != ".onnx":
             what = layout.sniff(path)
