@@ -120,7 +120,7 @@ def line_of(base: Backbone, contents: Sequence[Any]) -> Line:
 
 
 def milliseconds(base: Backbone, contents: Sequence[Any]) -> float:
-    """The median time of one content alone, of each the shortest of up to three times: what else runs here only adds."""
+    """The median time of one content alone, of each the shortest of up to ten times: what else runs here only adds."""
     base.encode(contents[:1])
     start, least = time.perf_counter(), np.full(len(contents), np.inf)
     for _ in range(AGAIN):

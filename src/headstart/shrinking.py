@@ -40,6 +40,7 @@ MADE_FROM = (0, 1)  # folds whose rows the steps are made from; the other three 
 TIMED = 12  # contents the time of one is measured on
 TRIES = 6  # combinations that are built
 LEAST = 30  # rows that judge, at least
+ALIKE = 1.2  # times that differ by less are the same: then fewer operations and megabytes decide
 KEPT = (1.0, 0.5, 0.25)  # shares of the feed-forward channels
 ENOUGH = 200  # texts to prune channels on: with fewer the layers that are fitted anew do not hold on other texts
 PIECES = 12_000  # of the vocabulary, at most
@@ -184,7 +185,7 @@ def shrink(
             say(f"{tried.name}: {_told(found[-1], whole, data.task)}")
             if tried.loss(whole) > max_loss or (tried.mb >= whole.mb and tried.ms >= whole.ms):
                 break
-            if kept is not None and tried.ms > kept[1].ms:
+            if kept is not None and tried.ms > ALIKE * kept[1].ms:
                 break
             kept = plan, found[-1]
     steps += found
