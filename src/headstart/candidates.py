@@ -19,7 +19,7 @@ from headstart.licence import checked
 
 ALIKE = 0.01  # what a cheaper candidate may lose to the best, at most
 TOLD = 0.05  # half a standard error up to which examples may say that a simple model is enough
-AGAIN, PATIENCE = 3, 0.3  # times a content is timed; seconds after which none is timed again
+AGAIN, PATIENCE = 10, 0.5  # times a content is timed, at most; seconds after which none is timed again
 
 Floats = NDArray[np.float64]
 Line = Callable[[float], float]  # share of a network's operations -> milliseconds
