@@ -35,6 +35,7 @@ from headstart.licence import refused
 from headstart.rowcache import Cache
 from headstart.selection import judged
 
+SMALL, DEALS = 600, 3  # so few rows are dealt into folds so often: chance in the dealing is then averaged out
 FIRST, MOST = 400, 4_000  # rows of the first sample, at least, and of the last, at most
 LEAST = 200  # rows, however short the time
 TIMED = 12  # contents the cost of one is measured on
@@ -250,13 +251,15 @@ def _judged(
         rows, X = readable(part, wide, progress=partial(progress, f"{name}: embedding"))
         kept = np.flatnonzero(np.isin(part.rows, rows.rows))
         groups = tied(*(() if rows.group is None else (rows.group,)), keys=rows.keys)
-        dealt = folds(target[kept], groups=groups, seed=seed)[0]
+        repeats = DEALS if len(kept) <= SMALL else 1
+        dealt = folds(target[kept], repeats=repeats, groups=groups, seed=seed)
         pieces, T = parts(X, wide.card), rows.targets()
         features = {one.name: _joined(one, pieces) for one in mine}
         liked = _filtered(_different(mine, features), features, rows)
         for done, one in enumerate(liked):
             right = np.full(len(part), np.nan)
-            right[kept], _ = judged(features[one.name], T, task=rows.task, folds=dealt)
+            hits = [judged(features[one.name], T, task=rows.task, folds=deal)[0] for deal in dealt]
+            right[kept] = np.mean(hits, axis=0)  # NaN where a row was not held out in some deal
             tie = np.full(len(part), -1, np.int64)
             tie[kept] = groups
             found.append(replace(one, right=right, groups=tie, rounds=one.rounds + 1))
