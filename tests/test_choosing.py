@@ -61,6 +61,11 @@ def test_the_cheapest_is_recommended_where_nothing_tells_them_apart():
     assert "do not tell it from the best" in found["recommended"]["why"] or "quickest" in found["recommended"]["why"]
 
 
+def test_what_saves_little_time_is_not_worth_a_point():
+    found = select(rows(300), [Toy(signal=(0.0, 0.0, 0.0, 0.0, 4.0, 4.0), cut="5")], Limits())
+    assert found["recommended"]["cut"] == "5"  # "4" is as good, and runs five sixths of the network
+
+
 def test_one_pass_serves_every_cut_of_a_base():
     toy = Toy()
     select(rows(120, seed=7), [toy], Limits())
