@@ -3,9 +3,9 @@
 A backbone runs once over a sample for all of its cuts. Every cut is judged by cross-fitted heads; the promising half
 goes on to a larger sample (successive halving, Jamieson and Talwalkar 2016, section 3). The recommended one is the
 quickest among those that save a fifth of the best one's time and lose no more than a point to it, and no more than one
-standard error of the loss; a cut of a network only where the loss is still within the point with half a standard error more. Without that last rule, in
-simulations of eight candidates, 300 rows and cuts that lose half a point or a point each, the recommended one was 1.2 to
-1.3 points worse than the best in truth; with it 0.6 to 0.7.
+standard error of the loss; a cut of a network only where the loss is still within the point with half a standard error
+more. Without that last rule, in simulations of eight candidates, 300 rows and cuts that lose half a point or a point each,
+the recommended one was 1.2 to 1.3 points worse than the best in truth; with it 0.6 to 0.7.
 
 Letters: n examples, d feature width, c classes. X (n, d), T (n, c).
 """

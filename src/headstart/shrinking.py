@@ -3,9 +3,9 @@
 Depth first: one pass says how good the features are at every tap. Then, from the shallowest tap that keeps to the loss,
 the network below it has its layers turned to 8 bits and its vocabulary cut to what the user's texts need, and then, while
 the loss allows it, its feed-forward channels pruned: half of them, three quarters. The quickest that keeps to the loss is
-kept; what would be no quicker is not made. What a step takes from data it takes from two folds of
-the examples, and is judged on the others; the network that is kept is made once more with all of them. Which one is kept
-is decided by the figures that are shown, so that its loss is a little larger than it looks; the interval says how much.
+kept; what would be no quicker is not made. What a step takes from data it takes from two folds of the examples, and is
+judged on the others; the network that is kept is made once more with all of them. Which one is kept is decided by the
+figures that are shown, so that its loss is a little larger than it looks; the interval says how much.
 
 Letters: n examples, d feature width, c classes. X (n, d), T (n, c).
 """
