@@ -479,7 +479,7 @@ def test_a_folder_in_use_is_left_alone(small, tmp_path):
 def test_without_a_network_or_a_folder_nothing_is_exported(small, tmp_path):
     model = replace(small[0])
     model.__dict__["backbone"] = Fake()
-    with pytest.raises(InputError, match=r"'small' cannot be exported: .*--backbone minilm"):
+    with pytest.raises(InputError, match=r"'small' cannot be exported: .*headstart backbones"):
         exporting.export(model, tmp_path / "out")
     with pytest.raises(InputError, match="not saved"):
         exporting.export(replace(small[0], folder=None), tmp_path / "out")
