@@ -67,7 +67,11 @@ def export(model: Model, folder: Path, *, unknown: bool = True) -> dict[str, Any
     try:
         portable = model.backbone.portable()
     except InputError as error:
-        todo = "" if model.backbone.taps else " Fit it on a network, one that `headstart backbones` lists, and export that."
+        todo = (
+            ""
+            if model.backbone.taps
+            else " Fit it on a network, one that `headstart backbones` lists, and export that."
+        )
         raise InputError(f"model {model.name!r} cannot be exported: {error}{todo}") from error
     foreign = model.unknown if unknown else None
     network = composed(model, portable, foreign is not None)
