@@ -86,6 +86,14 @@ def test_a_base_is_added_and_removed_by_the_verbs(cache, tmp_path):
     assert api.bases()["installed"] == []
 
 
+def test_where_networks_run_is_shown(installed, monkeypatch):
+    monkeypatch.setenv("HEADSTART_PROVIDER", "cpu")
+    assert api.bases()["provider"] == "cpu"
+    monkeypatch.setenv("HEADSTART_PROVIDER", "abacus")
+    with pytest.raises(InputError, match="abacus is not known"):
+        api.bases()
+
+
 def test_listing_loads_nothing_heavy(installed):
     script = (
         "import sys; from headstart import bases; bases.bases(); "

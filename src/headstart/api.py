@@ -66,9 +66,10 @@ def fit(
 ) -> Model:
     """Train a model on labelled texts or pictures, prove how good it is, save it in the project, and return it.
 
-    `data` is a path or a table in memory (see docs/data.md); with `y`, a sequence of texts, or of picture files as bytes. Every other argument is the
-    flag of the same name of `headstart fit`. Raises InputError, NotFound or DataError on what cannot be used, ModelError
-    when the saved model does not answer as the trained one, StorageError when the disk refuses; then nothing is saved.
+    `data` is a path or a table in memory (see docs/data.md); with `y`, a sequence of texts, or of picture files as bytes.
+    Every other argument is the flag of the same name of `headstart fit`. Raises InputError, NotFound or DataError on what
+    cannot be used, ModelError when the saved model does not answer as the trained one, StorageError when the disk
+    refuses; then nothing is saved.
     """
     _check(task=task, head=head, refuse=refuse, seed=seed, broken=broken, project=Path(project))
     chosen_name = checked_name(name if name is not None else name_from(_name_of(data)))
@@ -298,13 +299,17 @@ def export(name: str | Path, folder: str | Path, *, unknown: bool = True, projec
     return exporting.export(load(name, project=project), Path(folder), unknown=unknown)
 
 
-def bases(*, measure: bool = False) -> dict[str, list[dict[str, Any]]]:
-    """The base models there are: {built_in, installed, catalogue}, rows each; with `measure` timed first."""
+def bases(*, measure: bool = False) -> dict[str, Any]:
+    """The base models there are: {built_in, installed, catalogue}, rows each, and the provider that runs installed ones.
+
+    With `measure` they are timed first.
+    """
     from headstart import bases as home
+    from headstart.backbones import onnx as runtime
 
     if measure:
         home.measure()
-    return home.bases()
+    return {**home.bases(), "provider": runtime.providers()[0]}
 
 
 def add_base(

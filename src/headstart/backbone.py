@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -38,6 +39,14 @@ class Card:
     revision: str | None = None  # of the source
     parameters: int | None = None  # below the cut
     size: int | None = None  # bytes of the weights below the cut
+
+
+def arithmetic(name: str, modality: str, width: int, recipe: str) -> Card:
+    """The card of a backbone that needs no network; `recipe` says everything that decides its features."""
+    digest = hashlib.sha256(recipe.encode()).hexdigest()
+    return Card(
+        name, modality, width, "Apache-2.0", "computed", digest, "float32", "top", digest, (width,), parameters=0, size=0
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -107,6 +116,12 @@ def parts(X: NDArray[np.float32], card: Card) -> dict[str, NDArray[np.float32]]:
     edges = np.cumsum([0, *card.widths])
     root = np.float32(math.sqrt(len(names)))
     return {name: X[:, low:high] * root for name, low, high in zip(names, edges[:-1], edges[1:], strict=True)}
+
+
+def joined(pieces: Mapping[str, NDArray[np.float32]], cut: str) -> NDArray[np.float32]:
+    """Features (n, d) at a cut, out of those of its parts: what `parts` takes apart."""
+    names = cut.split("+")
+    return np.asarray(np.concatenate([pieces[name] for name in names], axis=1) / np.sqrt(len(names)), np.float32)
 
 
 def cache_folder() -> Path:

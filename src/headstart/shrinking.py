@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart import backbones, evaluation
-from headstart.backbone import Backbone, Contents, Portable, parts
+from headstart import backbones
+from headstart.backbone import Backbone, Contents, Portable, joined, parts
 from headstart.backbones import network
 from headstart.candidates import cuts, megabytes, milliseconds, share_below
-from headstart.choosing import points, spread
+from headstart.choosing import figure, mean, points, spread
 from headstart.compress import channels, fuse, integers, vocabulary
 from headstart.dataset import Dataset
 from headstart.embedding import readable
@@ -70,26 +70,14 @@ class Step:
     def row(self, whole: Step, task: str, groups: NDArray[np.int64]) -> dict[str, Any]:
         """The step as it is shown."""
         held = np.isfinite(self.right)
-        if task == CLASSIFICATION:
-            found = evaluation.proportion(self.right[held], groups=groups[held])
-            accuracy, low, high = found.value, found.low, found.high
-        else:
-            accuracy, half = _mean(self.right[held] + (1.0 if task == REGRESSION else 0.0), groups[held])
-            low, high = accuracy - half, min(1.0, accuracy + half)
-        loss, give = (0.0, 0.0) if self is whole else _mean((whole.right - self.right)[held], groups[held])
+        accuracy, low, high = figure(self.right, groups, task)
+        loss, give = (0.0, 0.0) if self is whole else mean((whole.right - self.right)[held], groups[held])
         return {
             "name": self.name, "accuracy": accuracy, "low": low, "high": high, "loss": loss, "loss_low": loss - give,
             "loss_high": loss + give, "agreement": _agreement(self.answers[held], whole.answers[held], task),
             "mb": round(self.mb, 2), "ms": round(self.ms, 3), "n": int(held.sum()), "kept": False, "notes": list(self.notes),
             "seconds": round(self.seconds, 1),
         }  # fmt: skip
-
-
-def _mean(x: Floats, groups: NDArray[np.int64]) -> tuple[float, float]:
-    """The mean of n values and half its 95 % interval, where rows of a group go together; one row more is off by one."""
-    mean, n = float(x.mean()), len(x)
-    apart = np.bincount(np.unique(groups, return_inverse=True)[1], x - mean)
-    return mean, 1.96 * float(np.sqrt((apart**2).sum() + 1)) / n
 
 
 def _agreement(a: NDArray[np.float32], b: NDArray[np.float32], task: str) -> float:
@@ -235,10 +223,8 @@ def _depths(bench: Bench, exact: Backbone, whole: Step, say: Say) -> list[Step]:
     pieces = parts(X, wide.card)
     steps: list[Step] = []
     for cut in found:
-        names = cut.split("+")
-        joined = np.asarray(np.concatenate([pieces[name] for name in names], axis=1) / np.sqrt(len(names)), np.float32)
         name = f"cut {cut}" + (", float32" if cut == exact.card.cut else "")
-        steps.append(bench.step(name, exact.at(cut), joined))
+        steps.append(bench.step(name, exact.at(cut), joined(pieces, cut)))
         say(f"{name}: {_told(steps[-1], whole, bench.data.task)}")
     return steps
 

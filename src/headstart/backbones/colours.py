@@ -16,7 +16,6 @@ same way. A MobileNet's features are 72 to 85 there.
 
 from __future__ import annotations
 
-import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbone import Card, Contents, Portable, Tap
+from headstart.backbone import Card, Contents, Portable, Tap, arithmetic
 from headstart.backbones.onnx import cores
 from headstart.errors import ContentError, InputError
 
@@ -103,21 +102,7 @@ class Colours:
     def card(self) -> Card:
         """What is known of it."""
         said = f"headstart colours 1: {PARTS} {COLOUR} {EDGE} {PATTERN} {STILL}"
-        digest = hashlib.sha256(said.encode()).hexdigest()
-        return Card(
-            NAME,
-            "image",
-            WIDTH,
-            "Apache-2.0",
-            "computed",
-            digest,
-            "float32",
-            "top",
-            digest,
-            (WIDTH,),
-            parameters=0,
-            size=0,
-        )
+        return arithmetic(NAME, "image", WIDTH, said)
 
     @property
     def taps(self) -> tuple[Tap, ...]:

@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbone import Card, Contents, Portable, Tap
+from headstart.backbone import Card, Contents, Portable, Tap, arithmetic
 from headstart.errors import InputError
 
 NAME = "fake"
@@ -47,10 +47,7 @@ class Fake:
     @property
     def card(self) -> Card:
         """What is known of it; reading it runs nothing."""
-        digest = hashlib.sha256(b"headstart fake backbone 1").hexdigest()
-        return Card(
-            NAME, "text", WIDTH, "Apache-2.0", "computed", digest, "float32", "top", digest, (WIDTH,), None, 0, 0
-        )  # fmt: skip
+        return arithmetic(NAME, "text", WIDTH, "headstart fake backbone 1")
 
     @property
     def taps(self) -> tuple[Tap, ...]:

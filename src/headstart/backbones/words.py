@@ -32,7 +32,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbone import Card, Contents, Portable, Tap
+from headstart.backbone import Card, Contents, Portable, Tap, arithmetic
 from headstart.errors import InputError
 
 NAME = "words"
@@ -105,21 +105,7 @@ class Words:
     def card(self) -> Card:
         """What is known of it."""
         said = f"headstart words 1: {WIDTH} {SHORTEST}-{LONGEST} {PIECE} {BITS} {PAIR} {WORD.pattern}"
-        digest = hashlib.sha256(said.encode()).hexdigest()
-        return Card(
-            NAME,
-            "text",
-            WIDTH,
-            "Apache-2.0",
-            "computed",
-            digest,
-            "float32",
-            "top",
-            digest,
-            (WIDTH,),
-            parameters=0,
-            size=0,
-        )
+        return arithmetic(NAME, "text", WIDTH, said)
 
     @property
     def taps(self) -> tuple[Tap, ...]:

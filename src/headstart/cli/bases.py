@@ -38,6 +38,7 @@ def backbones(
     for title, rows in (("Here", here), ("To add: headstart backbones add NAME", rest)):
         for modality, kind in (("text", "texts"), ("image", "pictures")):
             _listed(f"{title}, for {kind}", [row for row in rows if row.get("modality") == modality])
+    say(f"[dim]Installed networks run on {found['provider']} (HEADSTART_PROVIDER chooses another).[/]")
     for row in here:
         if "fault" in row:
             say(f"[red]{plain(row['name'])}: {plain(row['fault'])}[/]")
