@@ -8,6 +8,7 @@ import pytest
 
 from headstart import api, backbones, bases
 from headstart.candidates import Limits
+from headstart.errors import InputError
 from headstart.hub import catalogue, speed
 from small_graphs import text_folder
 

@@ -99,8 +99,8 @@ def choose(
     some = _sample(len(X), seed)
     inner = _Crossed(X, T, folds, weight, task, views)
     if some is not None:
-        part = (None if one is None else one[some] for one in (weight, views))
-        inner = _Crossed(X[some], T[some], folds[:, some], next(part), task, next(part))
+        w, V = (None if one is None else one[some] for one in (weight, views))
+        inner = _Crossed(X[some], T[some], folds[:, some], w, task, V)
     candidates = _candidates(inner, task, head, names)
     judged = [(candidate, inner.scores(candidate.train, 0)) for candidate in candidates]
     gained = [(candidate, S, inner.right(S)) for candidate, S in judged]
