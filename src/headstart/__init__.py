@@ -10,15 +10,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headstart.api import evaluate, export, fit, load, models, predict, remove, select, shrink, verify
+    from headstart.api import (
+        advise,
+        distil,
+        evaluate,
+        export,
+        fit,
+        load,
+        models,
+        predict,
+        remove,
+        select,
+        shrink,
+        tune,
+        verify,
+    )
     from headstart.errors import HeadstartError
     from headstart.model import Model, Prediction
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "HeadstartError", "Model", "Prediction", "evaluate", "export", "fit", "load", "models", "predict", "remove", "select",
-    "shrink", "verify",
+    "HeadstartError", "Model", "Prediction", "advise", "distil", "evaluate", "export", "fit", "load", "models", "predict", "remove", "select",
+    "shrink", "tune", "verify",
 ]  # fmt: skip
 
 _HOME = {"HeadstartError": "errors", "Model": "model", "Prediction": "model"}

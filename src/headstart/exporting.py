@@ -322,7 +322,8 @@ def _readme(model: Model, portable: Portable, unknown: bool) -> str:
         "## Rights",
         "",
         f"The base network, {_code(base['source'])}"
-        f"{' at ' + _code(str(base['revision'])) if base.get('revision') else ''}, is in `{GRAPH}`, below the cut at "
+        f"{' at ' + _code(str(base['revision'])) if base.get('revision') else ''}"
+        f"{' (' + _code(str(base['said'])) + ')' if base.get('said') else ''}, is in `{GRAPH}`, below the cut at "
         f"{_code(base['cut'])}, in {base['precision']}. Its licence: {licence}. The rights in the training data are those "
         "of whoever owns it.",
         "",

@@ -64,12 +64,12 @@ def supervised(
         if pool is not None:
             pool, pool_X = readable(pool, base, broken=broken, progress=partial(progress, "embedding the unlabelled"))
         second = _views(train, base, progress) if views else None
-        named = _names(train, given, base)
+        meant = names(train, given, base)
     learned = proof.learn(
         train,
         X,
         pool=pool_X,
-        names=named,
+        names=meant,
         views=second,
         held=None if held is None or held_X is None else (held, held_X),
         head=head,
@@ -125,7 +125,7 @@ def _views(train: Dataset, base: Backbone, progress: Progress) -> NDArray[np.flo
     return found.values
 
 
-def _names(train: Dataset, given: Mapping[str, str], base: Backbone) -> NDArray[np.float32] | None:
+def names(train: Dataset, given: Mapping[str, str], base: Backbone) -> NDArray[np.float32] | None:
     """(c, d) features of what the label names mean, or None when they are codes or the backbone reads no texts."""
     if train.modality != "text":
         return None

@@ -87,12 +87,15 @@ class Model:
         carried = self.folder if said.get("carried") else None
         try:
             found = backbones.load(said["name"], precision=said["precision"], cut=said["cut"], carried=carried)
+            there = found.card.fingerprint
         except NotFound as error:
             raise NotFound(f"model {self.name!r} needs the base model it was made on: {error}") from None
-        if found.card.fingerprint != said["fingerprint"]:
+        except ModelError as error:  # of a retrained one the base may be another
+            raise ModelError(f"model {self.name!r}: {error}") from None
+        if there != said["fingerprint"]:
             raise ModelError(
                 f"model {self.name!r} was trained on backbone {said['name']} with fingerprint "
-                f"{said['fingerprint'][:16]}..., but the one here has {found.card.fingerprint[:16]}...: other weights, "
+                f"{said['fingerprint'][:16]}..., but the one here has {there[:16]}...: other weights, "
                 "preprocessing or cut would give other features. Install the same backbone, or fit the model anew."
             )
         return found

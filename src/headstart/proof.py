@@ -27,6 +27,7 @@ from headstart.unknown import Unknown
 
 Floats = NDArray[np.float32]
 Clock = Callable[[str], AbstractContextManager[None]]
+Spaces = Sequence[tuple[NDArray[np.int64], Floats]]  # for every fold its rows and the features of all
 SHOWN = 50  # suspects kept in the facts
 POINTS = 500  # of a scatter picture
 SHORT = 300  # characters of a text kept in the facts
@@ -66,7 +67,7 @@ def learn(
     features of what the label names mean. views: (n, d) features of a second view of each. held: a test set with its
     features, used for its figures only.
     """
-    task, labels = train.task, train.labels
+    task = train.task
     groups = tied(*(() if train.group is None else (train.group,)), keys=train.keys)
     target = train.y if task == CLASSIFICATION else train.T
     T = train.targets()
@@ -85,20 +86,37 @@ def learn(
             seed=seed,
         )
     with clock("evaluate"):
-        judged = _Judged(train, X, T, groups, dealt, choice, seed)
-        proven = {
-            CLASSIFICATION: _one_label,
-            MULTILABEL: _several_labels,
-            REGRESSION: _number,
-        }[task](judged, refuse)
-        facts = _facts(train, choice, pool) | proven.facts
-        learned = Learned(
-            task, labels, choice.head,
-            {"name": choice.name, "strength": choice.strength, "pool": choice.pool, "views": choice.views, "why": choice.why},
-            proven.calibration, proven.unknown, proven.thresholds, facts,
-        )  # fmt: skip
-        if held is not None:
-            _test(learned, *held, train.keys)
+        return prove(train, X, choice, dealt, groups, pool=pool, held=held, refuse=refuse, seed=seed)
+
+
+def prove(
+    train: Dataset,
+    X: Floats,
+    choice: Choice,
+    dealt: NDArray[np.integer[Any]],
+    groups: NDArray[np.int64],
+    *,
+    pool: Floats | None,
+    held: tuple[Dataset, Floats] | None,
+    refuse: float,
+    seed: int,
+    spaces: Spaces = (),
+) -> Learned:
+    """Calibrate a chosen head and measure everything the report shows.
+
+    dealt (repeats, n): the folds of its out-of-fold scores. spaces: see unknown.learn; features that were learned from
+    these rows have no learning curve.
+    """
+    task = train.task
+    judged = _Judged(train, X, train.targets(), groups, dealt, choice, seed, spaces)
+    proven = {CLASSIFICATION: _one_label, MULTILABEL: _several_labels, REGRESSION: _number}[task](judged, refuse)
+    learned = Learned(
+        task, train.labels, choice.head,
+        {"name": choice.name, "strength": choice.strength, "pool": choice.pool, "views": choice.views, "why": choice.why},
+        proven.calibration, proven.unknown, proven.thresholds, _facts(train, choice, pool) | proven.facts,
+    )  # fmt: skip
+    if held is not None:
+        _test(learned, *held, train.keys)
     return learned
 
 
@@ -113,11 +131,20 @@ class _Judged:
     dealt: NDArray[np.integer[Any]]  # (repeats, n)
     choice: Choice
     seed: int
+    spaces: Spaces
 
     def how(self) -> str:
         """How the figures were had, in words."""
         k, repeats = int(self.dealt.max()) + 1, len(self.dealt)
+        if k == 1:
+            return "held out"
         return f"cross-fitted in {k} folds" + (f", {repeats} times" if repeats > 1 else "")
+
+    def within(self, rows: NDArray[np.int64]) -> Spaces:
+        """The spaces of some rows alone, numbered anew."""
+        place = np.full(len(self.train), -1, np.int64)
+        place[rows] = np.arange(len(rows))
+        return [(place[mine[place[mine] >= 0]], X[rows]) for mine, X in self.spaces]
 
     def tested(self) -> NDArray[np.int64]:
         """The rows that have an out-of-fold score."""
@@ -185,10 +212,14 @@ def _one_label(judged: _Judged, refuse: float) -> _Proven:
     said = choice.scores[:, rows].argmax(2)  # (repeats, n)
     found = evaluation.report_classification(y[rows], said, train.labels, groups=judged.groups[rows], seed=seed)
     strange, caught = unknown.learn(
-        judged.X[rows], y[rows], P[rows], groups=judged.groups[rows], share=refuse, seed=seed
+        judged.X[rows], y[rows], P[rows], groups=judged.groups[rows], share=refuse, seed=seed, spaces=judged.within(rows)
     )  # fmt: skip
-    learning = curve.learning_curve(
-        judged.X, y, judged.dealt[0], _quick, groups=judged.groups, seed=seed, shown=found["estimate"]["accuracy"]
+    learning = (
+        None
+        if judged.spaces
+        else curve.learning_curve(
+            judged.X, y, judged.dealt[0], _quick, groups=judged.groups, seed=seed, shown=found["estimate"]["accuracy"]
+        )
     )
     facts: dict[str, Any] = {
         **found,
@@ -212,7 +243,9 @@ def _several_labels(judged: _Judged, refuse: float) -> _Proven:
     P = calibration.apply(choice.scores[0][rows])
     tuned = tune(P, T, fold=judged.dealt[0][rows], seed=seed)
     found = evaluation.report_multilabel(T, P, train.labels, chosen=tuned.chosen, groups=groups, seed=seed)
-    strange, caught = unknown.learn(judged.X[rows], None, None, groups=groups, share=refuse, seed=seed)
+    strange, caught = unknown.learn(
+        judged.X[rows], None, None, groups=groups, share=refuse, seed=seed, spaces=judged.within(rows)
+    )
     facts: dict[str, Any] = {
         **found,
         "estimate": {**found["estimate"], "how": judged.how()},
@@ -233,7 +266,9 @@ def _number(judged: _Judged, refuse: float) -> _Proven:
         return _Proven(Calibration(), None, None, {})
     true, said = judged.T[rows, 0], choice.scores[0][rows, 0]
     found = evaluation.report_regression(true, said, groups=judged.groups[rows], seed=seed)
-    strange, caught = unknown.learn(judged.X[rows], None, None, groups=judged.groups[rows], share=refuse, seed=seed)
+    strange, caught = unknown.learn(
+        judged.X[rows], None, None, groups=judged.groups[rows], share=refuse, seed=seed, spaces=judged.within(rows)
+    )
     some = np.random.default_rng(seed).permutation(len(rows))[:POINTS]
     facts: dict[str, Any] = {
         **found,

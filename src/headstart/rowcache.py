@@ -45,7 +45,8 @@ class Cache:
     """The feature cache: a folder of tables. Nothing is made before something is written."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = (folder or cache_folder()) / "features"
+        root = folder or cache_folder()
+        self.folder, self.states = root / "features", root / "states"
         self._tables: dict[str, Table] = {}
 
     def table(self, fingerprint: str, width: int) -> Table:
@@ -55,21 +56,23 @@ class Cache:
         return self._tables[fingerprint]
 
     def size(self) -> int:
-        """Bytes on the disk."""
-        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+        """Bytes on the disk, with those of cached states."""
+        both = (self.folder, self.states)
+        return sum(path.stat().st_size for folder in both for path in folder.rglob("*") if path.is_file())
 
     def clear(self) -> int:
-        """Remove every cached feature, also from under other processes; returns the bytes. Raises StorageError."""
+        """Remove every cached feature and state, also from under other processes; returns the bytes. Raises StorageError."""
         size = self.size()
         self._tables.clear()
-        gone = self.folder.with_name(f".{self.folder.name}.{secrets.token_hex(4)}.gone")
-        try:
-            os.rename(self.folder, gone)  # at once, so that nobody writes into what is half removed
-            shutil.rmtree(gone)
-        except FileNotFoundError:
-            return 0
-        except OSError as error:
-            raise StorageError(f"{self.folder}: could not be removed: {error.strerror or error}.") from error
+        for folder in (self.folder, self.states):
+            gone = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.gone")
+            try:
+                os.rename(folder, gone)  # at once, so that nobody writes into what is half removed
+                shutil.rmtree(gone)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise StorageError(f"{folder}: could not be removed: {error.strerror or error}.") from error
         return size
 
 

@@ -6,7 +6,10 @@
     probes.safetensors   what the model answered to them when it was made: features and probabilities
     examples.parquet     the training examples, of pictures small copies and features, for `predict --why` (unless unwanted)
     facts.json           everything the report shows
-    backbone.json, model.onnx, tokenizer.json   a backbone of the model's own (one that was shrunk), where it has one
+    a backbone of the model's own, where it has one:
+      backbone.json, model.onnx, tokenizer.json        one that was shrunk (of pictures: without tokenizer.json)
+      tuned.json, changed.safetensors                  what was retrained of a base, and nothing else of it
+      static.json, vectors.safetensors, tokenizer.json token vectors in place of a network
     report.html, README.md
 
 Reading checks the format number, every digest, every array, and replays the probes' features through the head: a
@@ -28,11 +31,19 @@ from numpy.typing import NDArray
 from headstart import jsontext, tensors
 from headstart.errors import ModelError, NotFound, near
 
-FORMAT = 2  # 1: texts only, no backbone of its own
+FORMAT = 3  # 1: texts only, no backbone of its own; 2: no retrained one, no token vectors
 ARRAYS, PROBES, PROBE_ARRAYS, EXAMPLES = "head.safetensors", "probes.json", "probes.safetensors", "examples.parquet"
 FACTS, REPORT, README, CARD = "facts.json", "report.html", "README.md", "card.json"
 NEEDED = frozenset((ARRAYS, PROBES, PROBE_ARRAYS, FACTS, REPORT, README))
-CARRIED = frozenset(("backbone.json", "model.onnx", "tokenizer.json"))
+NETWORK = frozenset(("backbone.json", "model.onnx"))
+TUNED = frozenset(("tuned.json", "changed.safetensors"))
+STATIC = frozenset(("static.json", "vectors.safetensors", "tokenizer.json"))
+OWN = {  # the backbones of a model's own that a format knows, as sets of files
+    1: (frozenset(),),
+    2: (frozenset(), NETWORK, NETWORK | {"tokenizer.json"}),
+    3: (frozenset(), NETWORK, NETWORK | {"tokenizer.json"}, TUNED, STATIC),
+}
+CARRIED = NETWORK | TUNED | STATIC
 FILES = NEEDED | CARRIED | {EXAMPLES}
 LIMIT = 64 << 20  # bytes of one JSON file
 PROBE_COUNT = {"text": 64, "image": 16}
@@ -85,6 +96,8 @@ def read_card(folder: Path) -> dict[str, Any]:
     card = read_json(folder / CARD)
     if not isinstance(card, dict) or not isinstance(card.get("format"), int):
         raise ModelError(f"{folder / CARD}: not a model card.")
+    if card["format"] not in OWN and card["format"] <= FORMAT:
+        raise ModelError(f"{folder / CARD}: there is no format {card['format']} of models.")
     if card["format"] > FORMAT:
         raise ModelError(
             f"{folder}: saved in format {card['format']} by headstart {card.get('versions', {}).get('headstart', '?')}; "
@@ -95,13 +108,32 @@ def read_card(folder: Path) -> dict[str, Any]:
     files = card.get("files")
     if not isinstance(files, dict) or not set(files) >= NEEDED or not set(files) <= FILES:
         raise ModelError(f"{folder / CARD}: its list of files is not that of a model.")
+    if (own := CARRIED & set(files)) not in OWN[card["format"]]:
+        raise ModelError(
+            f"{folder / CARD}: its files {', '.join(sorted(own))} together are no backbone of format {card['format']}."
+        )
     for name, digest in files.items():
         path = folder / name
         if path.is_symlink() or not path.is_file():
             raise ModelError(f"{path}: missing, or not a plain file; the model is incomplete.")
         if sha256(path) != digest:
-            raise ModelError(f"{path}: changed since the model was saved (its SHA-256 does not match the card).")
+            raise ModelError(
+                f"{path}: changed since the model was saved (its SHA-256 does not match the card).{_where(folder, name)}"
+            )
     return card
+
+
+def _where(folder: Path, name: str) -> str:
+    """Which tensor of a retrained backbone was changed, where its file was and that can be told; else ''."""
+    if name not in TUNED:
+        return ""
+    from headstart.backbones import changes
+
+    try:
+        changes.load(folder, changes.read(folder))
+    except ModelError as error:
+        return f" {error}"
+    return ""
 
 
 def write_probes(

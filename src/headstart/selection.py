@@ -43,6 +43,7 @@ class Choice:
     """The chosen head, and how it was found."""
 
     head: Head  # trained on every row
+    train: Train  # the same on other rows
     name: str
     strength: float | None
     pool: bool  # whether unlabelled rows were used
@@ -109,17 +110,15 @@ def choose(
     if pool is not None and len(pool) and usable:
         helped = _with_pool(best[0], pool, names, seed)
         S = inner.scores(helped.train, 0)
-        right = inner.right(S)
-        gained.append((helped, S, right))
-        gain, noise = _difference(right, best[2])
+        gained.append((helped, S, inner.right(S)))
+        gain, noise = _difference(gained[-1][2], best[2])
         if gain > noise:
             best = gained[-1]
     if views is not None and np.isfinite(_merit(best[2])):
         helped = replace(best[0], views=True)
         S = inner.scores(helped.train, 0, views=True)
-        right = inner.right(S)
-        gained.append((helped, S, right))
-        gain, noise = _difference(right, best[2])
+        gained.append((helped, S, inner.right(S)))
+        gain, noise = _difference(gained[-1][2], best[2])
         if gain > noise:
             best = gained[-1]
     winner = best[0]
@@ -133,6 +132,7 @@ def choose(
     listed = sorted(gained, key=lambda row: -_merit(row[2]))
     return Choice(
         head=trained,
+        train=winner.train,
         name=winner.name,
         strength=winner.strength,
         pool=winner.pool,
@@ -194,24 +194,29 @@ class _Crossed:
         return S
 
     def right(self, S: Array) -> NDArray[np.float64]:
-        """How right each held-out row is, (n,), larger is better; NaN where it was not held out.
+        """How right each held-out row is, (n,)."""
+        return right(S, self.T, self.task)
 
-        1 or 0 for one label; for several labels the F1 of the row at a half; for a number minus the squared error over the
-        variance.
-        """
-        held = np.isfinite(S).all(1)
-        found = np.full(len(S), np.nan)
-        Z, T = S[held].astype(np.float64), self.T[held]
-        if self.task == REGRESSION:
-            found[held] = -((Z[:, 0] - T[:, 0]) ** 2) / max(float(self.T[:, 0].var()), 1e-12)
-        elif self.task == MULTILABEL:
-            said = Z > 0
-            both = 2 * (said & (T > 0)).sum(1)
-            size = said.sum(1) + (T > 0).sum(1)
-            found[held] = np.where(size > 0, both / np.maximum(size, 1), 1.0)
-        else:
-            found[held] = Z.argmax(1) == T.argmax(1)
-        return found
+
+def right(S: Array, T: Array, task: str) -> NDArray[np.float64]:
+    """How right scores (n, c) are on each row, (n,), larger is better; NaN where a row was not held out (scores NaN).
+
+    1 or 0 for one label; for several labels the F1 of the row at a half; for a number minus the squared error over the
+    variance.
+    """
+    held = np.isfinite(S).all(1)
+    found = np.full(len(S), np.nan)
+    Z, Y = S[held].astype(np.float64), T[held]
+    if task == REGRESSION:
+        found[held] = -((Z[:, 0] - Y[:, 0]) ** 2) / max(float(T[:, 0].var()), 1e-12)
+    elif task == MULTILABEL:
+        said = Z > 0
+        both = 2 * (said & (Y > 0)).sum(1)
+        size = said.sum(1) + (Y > 0).sum(1)
+        found[held] = np.where(size > 0, both / np.maximum(size, 1), 1.0)
+    else:
+        found[held] = Z.argmax(1) == Y.argmax(1)
+    return found
 
 
 def _merit(right: NDArray[np.float64]) -> float:

@@ -209,9 +209,10 @@ def _in_integers(base: Backbone) -> bool:
 
 
 def _exact(base: Backbone) -> Backbone:
-    """The backbone in float32, where it is built in and runs in int8."""
+    """The backbone in float32, where it is built in and runs in int8; one that was retrained is in float32."""
     card = base.card
-    return backbones.load(card.name, cut=card.cut) if card.name in backbones.USUAL.values() else base
+    int8 = card.precision != "float32" and card.name in backbones.USUAL.values()
+    return backbones.load(card.name, cut=card.cut) if int8 else base
 
 
 def _depths(bench: Bench, exact: Backbone, whole: Step, say: Say) -> list[Step]:
@@ -317,6 +318,7 @@ def write(portable: Portable, base: Backbone, folder: Path, precision: str) -> N
         (folder / "tokenizer.json").write_bytes(portable.tokeniser)
     network.describe(
         folder, name=f"{card.name}-small", modality=card.modality, licence=card.licence, source=card.source,
-        revision=card.revision, preprocessing=portable.preprocessing, tokens=portable.tokens or None, notes=(),
+        revision=card.revision, preprocessing=portable.preprocessing, tokens=portable.tokens or None,
+        notes=[f"made from {said}"] if (said := getattr(base, "said", None)) else (),
         cut="top", precision=precision,
     )  # fmt: skip

@@ -23,11 +23,16 @@ _NAME = re.compile(r"[A-Za-z0-9_.\-]{1,256}")
 Arrays = dict[str, NDArray[np.generic]]
 
 
-def save(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-    """Write arrays; the same arrays give the same bytes. The caller flushes and renames."""
+def packed(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
+    """Arrays as the bytes of a file; the same arrays give the same bytes."""
     from safetensors.numpy import save as serialise
 
-    path.write_bytes(serialise({name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}))
+    return bytes(serialise({name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}))
+
+
+def save(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+    """Write arrays. The caller flushes and renames."""
+    path.write_bytes(packed(arrays))
 
 
 def load(path: Path) -> Arrays:

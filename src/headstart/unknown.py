@@ -122,13 +122,16 @@ def learn(
     groups: NDArray[np.integer] | None = None,
     share: float = 0.05,
     seed: int = 0,
+    spaces: Sequence[tuple[NDArray[np.integer], NDArray[np.floating]]] = (),
 ) -> tuple[Unknown, Caught]:
     """Learn what good input looks like, and estimate what is caught.
 
     X: (n, d) features of the training rows; y: (n,) codes, -1 unlabelled (left out); P: (n, c) calibrated out-of-fold
     probabilities, rows never tested NaN; y and P are None for numbers and several labels, where distance alone decides.
     groups: (n,) codes of rows that belong together (duplicates): they are not each other's neighbours here.
-    share: of good input that may be refused.
+    share: of good input that may be refused. spaces: where the features were themselves learned from these rows, for
+    every fold its rows and the features (n, d) of all rows by a network that did not see those: a row's distance is then
+    measured in the space it had no part in, and what is caught is not estimated, as no class can be hidden.
 
     The threshold is the conformal quantile (Vovk et al. 2005, section 2.2) of up to 2,000 training rows, each scored
     as if it were new: its probabilities are out of fold, and neither it nor its group is among its neighbours.
@@ -153,11 +156,11 @@ def learn(
     kept = _unit(X[references]).astype(np.float16)
 
     c = 0 if y is None or P is None else P.shape[1]
-    rounds = min(c, ROUNDS) if c > 2 and confident else 1
+    rounds = min(c, ROUNDS) if c > 2 and confident and not spaces else 1
     hidden_in = rng.permutation(c) % rounds if rounds > 1 else np.zeros(max(c, 1), np.int64)  # (c,) round of a class
     block = np.zeros(len(references), np.int64) if rounds == 1 or y is None else hidden_in[y[references]]
     code = np.arange(len(X)) if groups is None else groups
-    similarity = _unit(X[queries]) @ _unit(kept).T  # (q, r)
+    similarity = _apart(spaces, queries, references) if spaces else _unit(X[queries]) @ _unit(kept).T  # (q, r)
     similarity[code[queries][:, None] == code[references]] = -2.0
     # (q, rounds, 2): nearest in the rows each round hides; hiding a round then leaves the others' nearest
     nearest = np.stack([_nearest(similarity[:, block == i]) for i in range(rounds)], 1)
@@ -169,7 +172,7 @@ def learn(
     novelty = sum((part - centre[i]) / spread[i] for i, part in enumerate(parts))
     unknown = Unknown(kept, centre, spread, _threshold(np.asarray(novelty), share), share)
     if rounds == 1 or P is None or y is None:
-        return unknown, _unmeasured(c, share, len(pool))
+        return unknown, _unmeasured(c, share, len(pool), learned=bool(spaces))
 
     caught, refused = np.zeros(len(queries), np.bool_), []
     axes = _axes(kept, rng)
@@ -247,9 +250,25 @@ def _measured(hits: NDArray[Any], size: NDArray[np.integer], refused: float, sha
     return Caught(refused, value, low, high, per_class, says)
 
 
-def _unmeasured(c: int, share: float, n: int) -> Caught:
+def _apart(
+    spaces: Sequence[tuple[NDArray[np.integer], NDArray[np.floating]]],
+    queries: NDArray[np.integer],
+    references: NDArray[np.integer],
+) -> NDArray[np.float32]:
+    """Similarity (q, r) of every query to the references outside its fold, by the network that did not see that fold."""
+    similarity = np.full((len(queries), len(references)), -2.0, np.float32)
+    for rows, X in spaces:
+        at, others = np.flatnonzero(np.isin(queries, rows)), np.flatnonzero(~np.isin(references, rows))
+        similarity[np.ix_(at, others)] = _unit(X[queries[at]]) @ _unit(X[references[others]]).T
+    return similarity
+
+
+def _unmeasured(c: int, share: float, n: int, *, learned: bool = False) -> Caught:
     why = {0: "Without single labels no class can be hidden", 2: "With 2 classes none can be hidden"}.get(
-        c, "No example could be tested"
+        c,
+        "The features were learned from every class, so none can be hidden"
+        if learned
+        else "No example could be tested",
     )
     says = (
         f"{why}, so how many foreign inputs are caught was not measured; {100 * share:.2g} % of good ones are refused"

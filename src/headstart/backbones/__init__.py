@@ -43,6 +43,8 @@ def installed() -> list[str]:
 def load(name: str, *, precision: str | None = None, cut: str | None = None, carried: Path | None = None) -> Backbone:
     """A backbone by name: built in, installed, remote, or carried in a model's folder. Loads no weights.
 
+    What is carried is told by the file it has: backbone.json, tuned.json or static.json.
+
     Raises NotFound for an unknown name, InputError for a precision or cut it does not have, ModelError for a folder that
     is damaged.
     """
@@ -57,9 +59,7 @@ def load(name: str, *, precision: str | None = None, cut: str | None = None, car
                 f"no backbone {name!r} is built in or installed.{near(name, [*BUILT_IN, *installed()])} "
                 "`headstart backbones` lists those there are and those that can be added."
             )
-        from headstart.backbones import network
-
-        found: Backbone = network.Network.open(place, cut=cut)
+        found = _opened(place, cut, carried is not None)
     else:
         found = _without_network(name)
         if cut is not None:
@@ -67,6 +67,21 @@ def load(name: str, *, precision: str | None = None, cut: str | None = None, car
     if precision is not None and precision != found.card.precision:  # a remote one is asked for its card at a price
         raise InputError(f"backbone {name!r} has only precision {found.card.precision}, not {precision}.")
     return found
+
+
+def _opened(place: Path, cut: str | None, carried: bool) -> Backbone:
+    """What lies in a folder: a network, or what only a model's folder holds, token vectors or a base retrained above."""
+    if carried and (place / "tuned.json").is_file():
+        from headstart.backbones import tuned
+
+        return tuned.Tuned.open(place, cut=cut)
+    if carried and (place / "static.json").is_file():
+        from headstart.backbones import static
+
+        return static.Static.open(place, cut=cut)
+    from headstart.backbones import network
+
+    return network.Network.open(place, cut=cut)
 
 
 def _without_network(name: str) -> Backbone:

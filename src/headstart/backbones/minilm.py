@@ -36,6 +36,7 @@ from headstart.backbones import int8, plain
 from headstart.backbones import onnx as runtime
 from headstart.backbones.tokens import counted, tokenise
 from headstart.errors import InputError, ModelError
+from headstart.graph.taps import Found
 from headstart.storage import atomic_folder
 
 NAME = "minilm"
@@ -196,6 +197,19 @@ def fingerprint(precision: str, cut: str) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+@cache
+def _found() -> tuple[Found, ...]:
+    """The places the graph can be cut at: states (n * t, d) before they are shaped to (n, t, d) and pooled."""
+    import onnx
+
+    graph = onnx.load_from_string(GRAPHS["float32"].read_bytes()).graph
+    source = {node.output[0]: node.input[0] for node in graph.node}
+    return tuple(
+        Found(str(k), source[f"block{k}"], "stream", WIDTH, parameters(k), k / BLOCKS, size("float32", k))
+        for k in range(BLOCKS + 1)
+    )
+
+
 @dataclass(frozen=True)
 class MiniLM:
     """The backbone at one precision and cut. Nothing is loaded before the first `encode`."""
@@ -240,6 +254,29 @@ class MiniLM:
         """The same network cut elsewhere."""
         return MiniLM(self.precision, cut)
 
+    @property
+    def found(self) -> list[Found]:
+        """Where its float32 graph can be cut; it has no output of its own."""
+        return list(_found())
+
+    def graph(self) -> Any:
+        """The whole float32 graph, masked, with its weights inside. Raises InputError without them, ModelError."""
+        import onnx
+
+        folder = weights()
+        check(folder / WEIGHTS_FILE)
+        model = onnx.load_from_string(GRAPHS["float32"].read_bytes())
+        plain.inlined(model, published(folder))
+        return model
+
+    def rows(self, texts: Sequence[str]) -> list[list[int]]:
+        """The token numbers of every text. Raises InputError on what is no text."""
+        return tokenise(self._words, texts, TOKENS)
+
+    @cached_property
+    def _words(self) -> Any:
+        return tokeniser(weights())
+
     def _made(self, folder: Path) -> dict[str, NDArray[np.generic]] | None:
         """The tensors that are made of the published ones, in int8."""
         if self.precision == "float32":
@@ -272,7 +309,7 @@ class MiniLM:
         graph = GRAPHS[self.precision].read_bytes()
         if str(BLOCKS) not in self.cut:
             graph = runtime.pruned(graph, outputs(self.cut))
-        return tokeniser(folder), runtime.session(graph, folder, self._made(folder))
+        return self._words, runtime.session(graph, folder, self._made(folder))
 
     def encode(self, contents: Contents) -> NDArray[np.float32]:
         """Features of n texts, (n, width) float32 of unit length. Raises InputError on what is no text."""

@@ -7,7 +7,7 @@ one that nobody vouches for, and keeps only what is below the cut.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,11 +24,51 @@ from headstart.backbones import onnx as runtime
 from headstart.backbones.described import TOKENISER, Description, Place, describe
 from headstart.errors import ContentError, InputError, ModelError
 from headstart.graph import cut as cutting
+from headstart.graph import flow, shapes
+from headstart.graph.taps import Found
 from headstart.preprocessing import Preprocessing
 
 __all__ = ["Network", "describe"]
 
 PICTURES = 8  # in one run: fewer and more are both slower
+
+Keep = Callable[[Any, list[Any]], None]  # takes the numbers of a batch's contents, and the outputs of its run
+
+
+@contextmanager
+def told(name: str) -> Iterator[None]:
+    """Make a ModelError of what ONNX Runtime raises: it has a class for each of its states, and no common one."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith("onnxruntime"):
+            raise
+        words = " ".join(str(error).split())[:300]
+        raise ModelError(f"{name}: ONNX Runtime cannot run the graph: {words}") from error
+
+
+def passed(
+    rows: Sequence[Sequence[int]], opened: Any, outputs: Sequence[str], keep: Keep, *, alone: bool = False
+) -> None:
+    """Run n rows of token numbers through a session, on all cores, in batches of exactly equal length.
+
+    `keep(numbers, values)` takes the outputs of a batch. Masks, token types and positions are made where they are asked
+    for; `alone`: every row in a run of its own.
+    """
+    lengths = np.array([len(row) for row in rows], np.int64)
+    work = [np.array([i]) for i in range(len(rows))] if alone else runtime.batches(lengths, runtime.cores())
+    kinds = {one.name: np.int32 if "int32" in one.type else np.float32 if "float" in one.type else np.int64
+             for one in opened.get_inputs()}  # fmt: skip
+
+    def one(batch: NDArray[np.int64]) -> None:
+        tokens = np.array([rows[i] for i in batch], np.int64)
+        feed = {
+            name: (shapes.side(name, *tokens.shape) if name in flow.SIDES else tokens).astype(kind, copy=False)
+            for name, kind in kinds.items()
+        }
+        keep(batch, opened.run(list(outputs), feed))
+
+    runtime.spread(one, work)
 
 
 @dataclass(frozen=True)
@@ -146,12 +186,11 @@ class Network:
 
     def features(self) -> Any:
         """The graph below the cut, `features` its output; its weights may be outside it, in the folder."""
-        return cutting.features(self.graph(), self.cut, self._found)
+        return cutting.features(self.graph(), self.cut, self.found)
 
     @property
-    def _found(self) -> list[Any]:
-        from headstart.graph.taps import Found
-
+    def found(self) -> list[Found]:
+        """The taps and the network's own output, as they stand in backbone.json."""
         return [
             Found(p.name, p.tensor, p.kind, p.width, p.parameters, p.operations, p.size)
             for p in self.description.places
@@ -170,19 +209,8 @@ class Network:
 
     def _session(self, model: Any) -> Any:
         """A session where the best provider is. Raises ModelError with the runtime's words."""
-        with self._told():
+        with told(self.description.name):
             return runtime.session(model.SerializeToString(), self.folder, provider=self.provider)
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Make a ModelError of what ONNX Runtime raises: it has a class for each of its states, and no common one."""
-        try:
-            yield
-        except Exception as error:
-            if not type(error).__module__.startswith("onnxruntime"):
-                raise
-            words = " ".join(str(error).split())[:300]
-            raise ModelError(f"{self.description.name}: ONNX Runtime cannot run the graph: {words}") from error
 
     @property
     def provider(self) -> str:
@@ -198,14 +226,14 @@ class Network:
         if len(contents) == 0:
             return np.empty((0, self.card.width), np.float32)
         if self.description.modality == "text":
-            from headstart.backbones.tokens import tokenise
-
-            rows = tokenise(self._words, contents, self.description.tokens or 1)  # type: ignore[arg-type]
-            with self._told():
+            rows = self.rows(contents)  # type: ignore[arg-type]  # it looks itself
+            with told(self.description.name):
                 found = runtime.run(self._opened, ["features"], rows, alone=self.description.alone)[0]
         else:
             found = np.empty((len(contents), self.card.width), np.float32)
-            self._pictures(contents, self._opened, lambda batch, values: found.__setitem__(batch, values[0]))
+            self.pictured(
+                contents, self._opened, ["features"], lambda batch, values: found.__setitem__(batch, values[0])
+            )
         if not np.isfinite(found).all():
             row = int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0])
             raise ModelError(
@@ -223,32 +251,28 @@ class Network:
         """The unpooled states at a tap, for each content (places, width) float32: tokens, patches or pixels of a map."""
         if len(contents) == 0:
             return []
-        opened = self._session(cutting.states(self.graph(), [tap], self._found))
         output = f"states {tap}"
+        opened = self._session(cutting.states(self.graph(), [tap], self.found))
         found: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(contents)
 
-        def keep(batch: Sequence[int], values: Any) -> None:
+        def keep(batch: Any, values: list[Any]) -> None:
             for i, value in zip(batch, values[0], strict=True):
                 found[i] = value
 
         if self.description.modality == "image":
-            self._pictures(contents, opened, keep, output)
-            return found
-        from headstart.backbones.tokens import tokenise
-
-        rows = tokenise(self._words, contents, self.description.tokens or 1)  # type: ignore[arg-type]
-        lengths = np.array([len(row) for row in rows])
-        work = [[i] for i in range(len(rows))] if self.description.alone else runtime.batches(lengths, runtime.cores())
-        name = opened.get_inputs()[0].name
-
-        def one(batch: Any) -> None:
-            keep(batch, opened.run([output], {name: np.array([rows[i] for i in batch], np.int64)}))
-
-        with self._told():
-            runtime.spread(one, work)
+            self.pictured(contents, opened, [output], keep)
+        else:
+            with told(self.description.name):
+                passed(self.rows(contents), opened, [output], keep, alone=self.description.alone)  # type: ignore[arg-type]
         return found
 
-    def _pictures(self, contents: Contents, opened: Any, keep: Any, output: str = "features") -> None:
+    def rows(self, texts: Sequence[str]) -> list[list[int]]:
+        """The token numbers of every text. Raises InputError on what is no text."""
+        from headstart.backbones.tokens import tokenise
+
+        return tokenise(self._words, texts, self.description.tokens or 1)
+
+    def pictured(self, contents: Contents, opened: Any, outputs: Sequence[str], keep: Keep) -> None:
         """Decode, prepare and run pictures, on all cores, so that one is decoded while another is in the network.
 
         `keep(numbers, values)` takes the outputs of a batch. Once a picture is broken the others are only decoded, to
@@ -274,10 +298,10 @@ class Network:
                 except ValueError as error:
                     faults.append((i, str(error)))
             if not faults:
-                keep(np.arange(batch.start, batch.stop), opened.run([output], {name: np.stack(ready)}))
+                keep(np.arange(batch.start, batch.stop), opened.run(list(outputs), {name: np.stack(ready)}))
 
         step = 1 if self.description.alone else max(1, min(PICTURES, -(-len(contents) // runtime.cores())))
-        with self._told():
+        with told(self.description.name):
             runtime.spread(one, [range(i, min(i + step, len(contents))) for i in range(0, len(contents), step)])
         if faults:
             raise ContentError(sorted(faults))

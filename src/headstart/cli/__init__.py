@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from headstart.cli import bases, learning, managing, shaping
+from headstart.cli import advising, bases, learning, managing, shaping, tuning
 from headstart.cli.app import app
 from headstart.errors import HeadstartError
 
-__all__ = ["app", "bases", "learning", "main", "managing", "shaping"]
+__all__ = ["advising", "app", "bases", "learning", "main", "managing", "shaping", "tuning"]
 
 
 def _version(value: bool) -> None:

@@ -92,6 +92,8 @@ def verify(
             f"[green]sound[/]: {result['files']} files as saved; {result['probes']} probes answered as when it was trained "
             f"(features within {result['features']:.1e}, answers within {result['answers']:.1e})"
         )
+        if "tuned" in result:
+            say(plain(result["tuned"]["said"]))
 
 
 @app.command()

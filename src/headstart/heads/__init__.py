@@ -7,7 +7,14 @@ from importlib import import_module
 from headstart.errors import NotFound, near
 from headstart.head import Head
 
-_CLASSES = {"centroid": "Centroid", "linear": "Linear", "nearest": "Nearest", "prior": "Prior", "ridge": "Ridge"}
+_CLASSES = {
+    "centroid": "Centroid",
+    "linear": "Linear",
+    "mlp": "Mlp",
+    "nearest": "Nearest",
+    "prior": "Prior",
+    "ridge": "Ridge",
+}
 NAMES = ("centroid", "linear", "nearest", "ridge")  # those a user may ask for
 
 

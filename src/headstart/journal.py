@@ -1,0 +1,51 @@
+"""What a long training has finished, on the disk, so that it can be gone on with: one file for every network.
+
+A finished one is NAME.json (facts, and the names of its arrays) beside NAME.safetensors, written in that order reversed:
+where the JSON is, everything is. An unfinished one is NAME.part, which the training loop writes and reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from headstart import jsontext, tensors
+from headstart.errors import StorageError
+from headstart.storage import write_file
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def unfinished(file: Path) -> Path:
+    """Where the training of a network notes how far it is."""
+    return file.with_name(file.name + ".part")
+
+
+def write(
+    file: Path, facts: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], changed: Mapping[str, NDArray[Any]]
+) -> None:
+    """Note a finished network: facts, its own arrays, and the changed ones by names of any kind."""
+    names = sorted(changed)
+    kept = {f"changed.{i}": changed[name] for i, name in enumerate(names)}
+    kept |= {f"own.{name}": value for name, value in arrays.items()}
+    write_file(file.with_name(file.name + ".safetensors"), tensors.packed(kept))
+    write_file(file.with_name(file.name + ".json"), jsontext.write({**facts, "changed": names}).encode())
+    unfinished(file).unlink(missing_ok=True)
+
+
+def read(file: Path) -> tuple[dict[str, Any], Arrays, Arrays] | None:
+    """Facts, own arrays and changed ones of a finished network; None where it is not finished. Raises ModelError."""
+    index = file.with_name(file.name + ".json")
+    if not index.exists():
+        return None
+    try:
+        facts = jsontext.parse(index.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{index}: cannot be read ({error}); start without --resume.") from error
+    arrays = tensors.load(file.with_name(file.name + ".safetensors"))
+    names = facts.pop("changed")
+    changed: Arrays = {name: arrays[f"changed.{i}"] for i, name in enumerate(names)}
+    return facts, dict(tensors.part(arrays, "own")), changed

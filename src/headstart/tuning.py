@@ -1,0 +1,420 @@
+"""Retrain the final blocks of a base, from the cheapest up, and keep them only where folds say that it pays.
+
+The frozen part is run once a content: its states at a tap are cached, and every epoch, fold and trial starts from them.
+Every network starts from the published blocks and from the linear head of its fold, so before the first step it is the
+linear model. Up to FEW rows several of five folds are held out, one after the other, and the network that is kept is the
+mean of those trained without them (Wortsman et al. 2022, section 3, who average networks of different settings; here
+each has seen another four fifths of the rows). Above, one part of the rows is held out once, and the network is trained
+once more on all of them where the time allows it.
+
+Rows without a label take part when the linear head gains from them: with what that head says of them as their target.
+
+Letters: n rows with a label, m without, d feature width, c classes, k blocks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from headstart import backbones, journal
+from headstart.backbone import Backbone
+from headstart.candidates import Candidate
+from headstart.dataset import Dataset
+from headstart.errors import InputError
+from headstart.folds import folds, tied
+from headstart.halved import Halves, choices, halved
+from headstart.head import CLASSIFICATION, REGRESSION
+from headstart.selection import Choice, choose, right
+from headstart.states import States, collect
+
+Floats = NDArray[np.float32]
+Rows = NDArray[np.int64]
+Say = Callable[[str], None]
+Progress = Callable[[str, int, int | None], None]
+Start = tuple[Floats, Floats]  # W (d, c) and b (c,)
+
+FEW = 1_500  # rows up to which several folds are held out
+LARGE = 3_000  # rows above which a tenth is held out, and not a fifth
+VERY_FEW = 300  # rows up to which all five folds are held out, and a row stands twice in its batch
+HELD = 3  # folds held out between VERY_FEW and FEW
+ENOUGH = 100  # held-out rows that may decide after how many epochs to stop
+MOST_POOL = 5_000  # rows without a label that take part
+LABELLED = 3.0  # unlabelled rows that a labelled one counts for
+
+
+@dataclass(frozen=True)
+class Network:
+    """The blocks above a tap and the head, after training on some of the rows."""
+
+    changed: dict[str, Floats]  # by the names of the graph's initialisers
+    W: Floats
+    b: Floats
+    scores: Floats  # (h, c) of the rows held out
+    space: Floats  # (n, d) features of all rows
+    history: tuple[dict[str, Any], ...]  # an epoch each: loss, held, right
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A rung of the ladder, judged on folds."""
+
+    k: int
+    rung: str  # "linear", "blocks:k" or "all"
+    tap: str
+    right: NDArray[np.float64]  # (n,) out of fold; NaN where not held out
+    scores: Floats  # (n, c)
+    seconds: float
+    networks: tuple[Network, ...] = ()  # one a fold
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What every rung stands on: rows, folds, features at the usual cut, and the linear head on them."""
+
+    base: Backbone  # in float32
+    data: Dataset
+    X: Floats  # (n, d) frozen features
+    T: Floats  # (n, c)
+    groups: Rows
+    fold: NDArray[np.integer[Any]]  # (n,)
+    judged: tuple[int, ...]  # the folds that are held out
+    linear: Choice  # chosen on these folds
+    weight: Floats
+    seed: int
+    pool: tuple[Dataset, Floats] | None = None  # m rows without a label and their features, where they are used
+    soft: Floats | None = None  # (n + m, c) a teacher's answers, to be learned in place of T
+
+    @property
+    def task(self) -> str:
+        """One of head.TASKS."""
+        return self.data.task
+
+    @cached_property
+    def scale(self) -> tuple[float, float]:
+        """The mean and the standard deviation of a number; 0 and 1 for labels."""
+        if self.task != REGRESSION:
+            return 0.0, 1.0
+        return float(self.T.mean()), max(float(self.T.std()), 1e-12)
+
+    @cached_property
+    def first(self) -> Tried:
+        """The rung below all others: the linear head on frozen features."""
+        return Tried(0, "linear", "", right(self.linear.scores[0], self.T, self.task), self.linear.scores[0], 0.0)
+
+    def start(self, rows: Rows) -> Start:
+        """The linear head trained on some rows, in the units of training."""
+        head: Any = self.linear.train(self.X[rows], self.T[rows], self.weight[rows])
+        middle, spread = self.scale
+        return head.W / np.float32(spread), (head.b - np.float32(middle)) / np.float32(spread)
+
+    def behind(self, one: Tried, other: Tried) -> tuple[float, float]:
+        """How much `other` is better than `one`, and the standard error of that."""
+        a, b = (Candidate(self.base, False, right=tried.right, groups=self.groups) for tried in (one, other))
+        return a.behind(b)
+
+
+def ground(
+    base: Backbone,
+    data: Dataset,
+    X: Floats,
+    *,
+    seed: int,
+    names: Floats | None = None,
+    pool: tuple[Dataset, Floats] | None = None,
+    fold: NDArray[np.integer[Any]] | None = None,
+    strict: bool = True,
+) -> Ground:
+    """Deal the rows to folds, unless they are dealt, and find the linear head.
+
+    X (n, d): features of the rows at the base's cut. names (c, d): of what the label names mean. pool: rows without a
+    label with their features; used where the linear head gains from them, or always when not `strict`. Raises InputError for too few rows.
+    """
+    n, T = len(data), data.targets()
+    groups = tied(*(() if data.group is None else (data.group,)), keys=data.keys)
+    target = data.y if data.task == CLASSIFICATION else data.T
+    k = 10 if n > LARGE else 5
+    fold = folds(target, k=k, groups=groups, seed=seed)[0] if fold is None else fold
+    held = int(fold.max(initial=-1)) + 1 if n <= VERY_FEW else HELD if n <= FEW else 1
+    judged = tuple(range(held))
+    fold = np.where(np.isin(fold, judged), fold, -1)
+    if not (fold >= 0).any():
+        raise InputError(
+            f"{data.name}: no example can be held out to judge on; label at least 2, better 8, of each class."
+        )
+    head = "ridge" if data.task == REGRESSION else "linear"
+    if pool is not None and len(pool[0]) > MOST_POOL:
+        some = np.sort(np.random.default_rng(seed).permutation(len(pool[0]))[:MOST_POOL])
+        pool = pool[0].take(some), pool[1][some]
+    linear = choose(
+        X, T, task=data.task, folds=fold[None], head=head, weight=data.weight, names=names, seed=seed,
+        pool=None if pool is None else pool[1],
+    )  # fmt: skip
+    weight = np.ones(n, np.float32) if data.weight is None else data.weight
+    return Ground(
+        base, data, X, T, groups, fold, judged, linear, weight, seed, pool if linear.pool or not strict else None
+    )
+
+
+def exact(base: Backbone) -> Backbone:
+    """The base in float32, where it is built in and would run in int8: only that can be trained."""
+    card = base.card
+    if card.precision != "float32" and card.name in backbones.USUAL.values():
+        return backbones.load(card.name, cut=card.cut)
+    return base
+
+
+def taps(base: Backbone) -> list[tuple[str, int]]:
+    """Where training can begin: (tap, blocks above it), the fewest blocks first; [] where nothing can be trained."""
+    found: dict[int, str] = {}
+    for tap, k in reversed(choices(base).items()):
+        found.setdefault(k, tap)
+    return [(tap, k) for k, tap in sorted(found.items())]
+
+
+def rungs(base: Backbone, blocks: str | int) -> list[tuple[str, int, str]]:
+    """(tap, k, rung) to climb: about a third of the blocks and then all for "auto", else k. Raises InputError."""
+    there = taps(base)
+    if not there:
+        halved(base, base.taps[0].name if base.taps else "0")  # says why not
+        raise InputError(f"{base.card.name} has no blocks that can be trained.")
+    most = there[-1][1]
+    if blocks == "auto":
+        third = max(1, round(most / 3))
+        asked = sorted({min((k for _, k in there), key=lambda k: (abs(k - third), k)), most})
+    else:
+        asked = [most if blocks == "all" else int(blocks)]
+    names = {k: tap for tap, k in there}
+    if asked[0] not in names:
+        raise InputError(
+            f"--blocks {blocks}: {base.card.name} can be retrained from its final "
+            f"{', '.join(str(k) for _, k in there)} blocks at the cut {base.card.cut}."
+        )
+    return [(names[k], k, "all" if k == most else f"blocks:{k}") for k in asked]
+
+
+def climb(
+    standing: Ground,
+    steps: Sequence[tuple[str, int, str]],
+    *,
+    rank: int | None = None,
+    deadline: float | None = None,
+    folder: Path,
+    say: Say = lambda line: None,
+    progress: Progress = lambda what, done, total: None,
+) -> Iterator[Tried]:
+    """Train every rung on the folds. What is finished lies in `folder`, and is taken from there when asked again.
+
+    deadline: of time.monotonic; a rung that would not be finished by then is left out, and said. Raises MissingExtra
+    without torch.
+    """
+    from headstart import training
+
+    training.torch()
+    for tap, k, rung in steps:
+        start = time.monotonic()
+        halves = halved(standing.base, tap)
+        states = collected(standing, halves, progress)
+        needed = seconds(standing, halves, states, rank) * len(standing.judged)
+        if deadline is not None and start + needed > deadline:
+            say(f"{rung}: not tried, it would take about {needed:.0f} s and {max(deadline - start, 0):.0f} s are left")
+            continue
+        say(f"{rung}: about {needed:.0f} s")
+        networks, scores = [], np.full(standing.T.shape, np.nan, np.float32)
+        until: int | None = None
+        for number, part in enumerate(standing.judged):
+            what = f"{rung}, fold {number + 1} of {len(standing.judged)}"
+            network = trained(
+                standing, halves, states, part, rank=rank, until=until, deadline=deadline,
+                file=folder / f"{rung.replace(':', '-')}-{part}", tick=_told(progress, what),
+            )  # fmt: skip
+            if network is None:
+                say(f"{rung}: not finished in time")
+                break
+            until = network.epochs if until is None else until
+            scores[standing.fold == part] = network.scores
+            networks.append(network)
+        else:
+            judged = right(scores, standing.T, standing.task)
+            yield Tried(k, rung, tap, judged, scores, time.monotonic() - start, tuple(networks))
+
+
+def _told(progress: Progress, what: str) -> Callable[[int, int, float], None]:
+    return lambda done, total, loss: progress(what, done, total)
+
+
+def collected(standing: Ground, halves: Halves, progress: Progress) -> States:
+    """The states of all contents at a tap, those with a label first; from the disk or made once."""
+    contents, keys = standing.data.contents, standing.data.keys
+    if standing.pool is not None:
+        more = standing.pool[0]
+        contents = pa.chunked_array([*contents.chunks, *more.contents.chunks], contents.type)
+        keys = np.concatenate([keys, more.keys])
+    return collect(
+        contents, halves, keys=keys, progress=lambda done, total: progress(f"states at tap {halves.tap}", done, total)
+    )  # fmt: skip
+
+
+def recipe(n: int, rank: int | None) -> Any:
+    """How to train on n rows."""
+    from headstart.training.loop import Recipe
+
+    epochs = int(np.clip(round(10 * (1000 / max(n, 1)) ** 0.5), 3, 10))
+    found = Recipe(epochs=epochs, views=2 if n <= VERY_FEW else 1, rank=rank)
+    return found if rank is None else replace(found, rate=10 * found.rate)
+
+
+def task_of(standing: Ground, states: States, start: Start) -> Any:
+    """What the training loop needs of the rows; those without a label have for a target what the head `start` says."""
+    from headstart.training.loop import Task
+
+    middle, spread = standing.scale
+    T, weight = (standing.T - np.float32(middle)) / np.float32(spread), standing.weight
+    if standing.soft is not None:
+        T = (standing.soft - np.float32(middle)) / np.float32(spread)
+        weight = np.concatenate([weight, np.ones(len(T) - len(weight), np.float32)])
+    elif standing.pool is not None:
+        U = standing.pool[1]
+        said = U @ start[0] + start[1]
+        E = np.exp(said - said.max(1, keepdims=True))
+        T = np.concatenate([T, E / E.sum(1, keepdims=True)])
+        weight = np.concatenate([LABELLED * weight, np.ones(len(U), np.float32)])
+    return Task(states, np.asarray(T, np.float32), np.asarray(weight, np.float32), standing.task)
+
+
+def seconds(standing: Ground, halves: Halves, states: States, rank: int | None) -> float:
+    """How long one training takes here, by a few steps that are thrown away."""
+    from headstart.training import loop
+
+    labelled = np.arange(len(standing.data))
+    n = int((standing.fold != standing.judged[0]).sum()) + len(states) - len(labelled)
+    how, start = recipe(n, rank), standing.start(labelled)
+    some = np.sort(np.random.default_rng(0).permutation(len(states))[: 4 * how.batch])
+    at: list[float] = []
+    loop.train(
+        halves, task_of(standing, states, start), some, some[:0], start, replace(how, epochs=1), seed=0,
+        tick=lambda done, total, loss: at.append(time.monotonic()),
+    )  # fmt: skip
+    step = float(np.median(np.diff(at))) if len(at) > 1 else 0.1
+    return float(how.epochs * (n / how.batch) * step * 1.2)
+
+
+def trained(
+    standing: Ground,
+    halves: Halves,
+    states: States,
+    part: int | None,
+    *,
+    rank: int | None,
+    until: int | None,
+    deadline: float | None,
+    file: Path,
+    tick: Callable[[int, int, float], None],
+) -> Network | None:
+    """The network trained without the rows of a fold (None: on all rows), or None where the time is up.
+
+    until: epochs after which to stop; None: this fold decides. What is done lies in `file`, as does an unfinished one.
+    """
+    from headstart.training import loop
+
+    if (done := journal.read(file)) is not None:
+        return _network(*done)
+    n = len(standing.data)
+    out = np.flatnonzero(standing.fold == part) if part is not None else np.zeros(0, np.int64)
+    labelled = np.setdiff1d(np.arange(n), out)
+    start = standing.start(labelled)
+    task = task_of(standing, states, start)
+    rows = np.concatenate([labelled, np.arange(n, len(states))])
+    try:
+        found = loop.train(
+            halves, task, rows, out, start, recipe(len(rows), rank), seed=standing.seed + 1000 * (part or 0),
+            decide=until is None and len(out) >= ENOUGH, until=until, checkpoint=journal.unfinished(file),
+            deadline=deadline, tick=tick,
+        )  # fmt: skip
+    except loop.Interrupted:
+        return None
+    W, b = found.above.head()
+    middle, spread = standing.scale
+    scores = np.zeros((0, standing.T.shape[1]), np.float32) if found.scores is None else found.scores
+    space = loop.features(found.above, task, np.arange(n))
+    history = [{"loss": e.loss, "held": e.held, "right": e.right} for e in found.history]
+    facts = {"epochs": found.epochs, "history": history}
+    arrays = {"W": W * np.float32(spread), "b": b * np.float32(spread) + np.float32(middle)}
+    arrays |= {"scores": scores * np.float32(spread) + np.float32(middle), "space": space}
+    journal.write(file, facts, arrays, found.above.weights())
+    return _network(facts, arrays, found.above.weights())
+
+
+def _network(facts: dict[str, Any], arrays: dict[str, Any], changed: dict[str, Any]) -> Network:
+    return Network(
+        changed, arrays["W"], arrays["b"], arrays["scores"], arrays["space"], tuple(facts["history"]), facts["epochs"]
+    )  # fmt: skip
+
+
+def better(standing: Ground, one: Tried, other: Tried) -> bool:
+    """Whether `other` beats `one` by more than the noise of their difference."""
+    gain, noise = standing.behind(other, one)
+    return -gain > noise
+
+
+def final(
+    standing: Ground,
+    best: Tried,
+    *,
+    rank: int | None = None,
+    deadline: float | None = None,
+    folder: Path,
+    say: Say = lambda line: None,
+    progress: Progress = lambda what, done, total: None,
+) -> tuple[Network, str]:
+    """The network of a rung that is kept, and how it was made, in words."""
+    from headstart.training import loop
+    from headstart.training.above import Above
+
+    halves = halved(standing.base, best.tap)
+    states = collected(standing, halves, progress)
+    if len(best.networks) > 1:
+        changed, W, b = mean(best.networks)
+        above = Above(halves, W, b, rank=None if rank is None else rank * len(best.networks), dropout=0.0)
+        above.graph.load(changed)
+        space = loop.features(above, task_of(standing, states, (W, b)), np.arange(len(standing.data)))
+        return replace(best.networks[0], changed=changed, W=W, b=b, space=space), (
+            f"the mean of {len(best.networks)} networks, each trained without one of {int(standing.fold.max()) + 1} folds"
+        )
+    judged = best.networks[0]
+    share = 100 * float((standing.fold < 0).mean())
+    kept = judged, f"trained on {share:.0f} % of the rows, judged on the others"
+    needed = 1.15 * best.seconds * len(standing.data) / max(1, int((standing.fold < 0).sum()))
+    if deadline is not None and time.monotonic() + needed > deadline:
+        say(f"{best.rung}: there is no time to train it once more on all rows ({needed:.0f} s)")
+        return kept
+    network = trained(
+        standing, halves, states, None, rank=rank, until=judged.epochs, deadline=deadline,
+        file=folder / f"{best.rung.replace(':', '-')}-all", tick=_told(progress, f"{best.rung}, all rows"),
+    )  # fmt: skip
+    return kept if network is None else (network, "trained once more on all rows")
+
+
+def mean(networks: Sequence[Network]) -> tuple[dict[str, Floats], Floats, Floats]:
+    """The mean of networks that started from the same weights: changed, W, b."""
+
+    def middle(parts: list[Floats]) -> Floats:
+        return np.asarray(sum(parts) / np.float32(len(parts)), np.float32)
+
+    changed = {}
+    for name in networks[0].changed:
+        parts = [one.changed[name] for one in networks]
+        if name.endswith("/up"):  # the mean of products up @ down is the product of all ups and downs, side by side
+            changed[name] = np.concatenate(parts, axis=1) / np.float32(len(parts))
+        else:
+            changed[name] = np.concatenate(parts) if name.endswith("/down") else middle(parts)
+    return changed, middle([one.W for one in networks]), middle([one.b for one in networks])
