@@ -82,6 +82,24 @@ def test_size_and_clear(tmp_path, table):
     assert read(table, [1, 2]) == set()
 
 
+def test_states_are_counted_and_cleared_too(tmp_path, table):
+    """Kept states lie beside the features; either may be there without the other."""
+    states = tmp_path / "states" / "a" / "values"
+    states.parent.mkdir(parents=True)
+    states.write_bytes(bytes(1000))
+    (tmp_path / "backbones").mkdir()
+    (tmp_path / "backbones" / "kept").write_bytes(bytes(10))
+    cache = Cache(tmp_path)
+    assert cache.size() == cache.clear() == 1000
+    assert not (tmp_path / "states").exists()
+    table.append(keys([1]), values([1]))
+    states.parent.mkdir(parents=True)
+    states.write_bytes(bytes(1000))
+    assert cache.clear() == 1000 + HEADER + RECORD.itemsize + 4 * WIDTH
+    assert (cache.size(), cache.clear()) == (0, 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["backbones"]
+
+
 def test_a_view_is_the_file_itself(table):
     table.append(keys(range(20)), values(range(20)))
     view = table.view(table.find(keys(range(5, 12))))

@@ -8,6 +8,7 @@ from headstart.errors import NotFound
 from headstart.head import REGRESSION, TASKS, checked, unit
 from headstart.heads.centroid import Centroid
 from headstart.heads.linear import Linear
+from headstart.heads.mlp import Mlp
 from headstart.heads.nearest import Nearest
 from headstart.heads.prior import Prior
 from headstart.heads.ridge import Ridge
@@ -30,9 +31,17 @@ def linear() -> Linear:
     return Linear(weights.W, weights.b)
 
 
+def mlp() -> Mlp:
+    """The linear head with a layer beside it that adds little."""
+    head, rng = linear(), np.random.default_rng(5)
+    up, down = rng.normal(size=(D, 4)).astype(np.float32), (0.01 * rng.normal(size=(4, C))).astype(np.float32)
+    return Mlp(head.W, head.b, up, np.full(4, 0.1, np.float32), down)
+
+
 FITS = {
     "centroid": lambda: Centroid.fit(*data()[:2]),
     "linear": linear,
+    "mlp": mlp,
     "nearest": lambda: Nearest.fit(*data()[:2]),
     "nearest, a number": lambda: Nearest.fit(data()[0], data()[2], number=True),
     "prior": lambda: Prior.of(np.eye(C, D, dtype=np.float32), data()[0]),
@@ -53,7 +62,7 @@ def test_a_head_is_found_by_name_and_says_its_tasks(kind):
     assert head.name == kind.split(",")[0]
     assert head.tasks
     assert head.tasks <= set(TASKS)
-    assert (REGRESSION in head.tasks) == (head.name in ("ridge", "nearest"))
+    assert (REGRESSION in head.tasks) == (head.name in ("ridge", "nearest", "mlp"))
 
 
 @pytest.mark.parametrize(("asked", "meant"), [("liner", "linear"), ("rigde", "ridge"), ("nearst", "nearest")])
@@ -228,6 +237,17 @@ def test_nearest_asks_the_k_nearest_and_blocks_do_not_matter(monkeypatch):
     whole = ten.scores(other)
     monkeypatch.setattr("headstart.heads.nearest.BLOCK", 7)
     np.testing.assert_allclose(ten.scores(other), whole, atol=1e-5)
+
+
+def test_mlp_is_the_linear_head_and_what_its_units_add():
+    head, X = mlp(), data(1)[0]
+    expected = [
+        sum(max(x @ u + e, 0) * o for u, e, o in zip(head.up.T, head.bend, head.down, strict=True)) for x in X
+    ] + linear().scores(X)
+    np.testing.assert_allclose(head.scores(X), expected, atol=1e-4)
+    still = Mlp(head.W, head.b, head.up, head.bend, head.down * 0)
+    np.testing.assert_array_equal(still.scores(X), linear().scores(X))
+    assert "mlp" not in heads.NAMES  # it is taught by a model, and not fitted
 
 
 def test_prior_without_other_texts_is_centred_on_the_names():

@@ -43,6 +43,7 @@ ROWS = [
     ["hub"],
     ["dataset", "selection", "training"],
     ["candidates"],
+    ["ground"],
     ["embedding", "domain", "gathering", "classnames", "saved", "answers"],
     ["choosing", "model"],
     ["replay", "project", "proof", "reasons", "bases", "kept", "exporting", "shrinking", "rung", "tuning"],

@@ -346,3 +346,40 @@ def test_second_views_are_used_where_they_help_and_only_there():
     assert weight[30] > 10 * weight[:30].max()  # what the views contradict carries nothing
     useless = choose(X, T, task=CLASSIFICATION, folds=dealt, head="linear", views=X.copy())
     assert not useless.views
+
+
+@TASKS
+def test_the_choice_can_train_on_other_rows(task):
+    """On all rows `train` gives the head itself; on a fold's the scores that were given out of fold."""
+    X, T, dealt = easy(task)
+    weight = np.random.default_rng(0).uniform(0.5, 2, len(X)).astype(np.float32)
+    choice = choose(X, T, task=task, folds=dealt, weight=weight)
+    again = choice.train(X, T, weight)
+    for name, array in choice.head.arrays().items():
+        np.testing.assert_array_equal(again.arrays()[name], array)
+    for fold in range(4):
+        out = dealt[0] == fold
+        S = choice.train(X[~out], T[~out], weight[~out]).scores(X[out])
+        np.testing.assert_allclose(S, choice.scores[0][out], atol=1e-5)
+
+
+def test_the_choice_trains_with_its_unlabelled_rows():
+    X, y, T = blobs(24, c=4, d=40, noise=0.7, seed=2)
+    pool = blobs(400, c=4, d=40, noise=0.7, seed=3)[0]
+    choice = choose(X, T, task=CLASSIFICATION, folds=deal(y, k=4), head="linear", pool=pool)
+    assert choice.pool
+    np.testing.assert_array_equal(choice.train(X, T, None).arrays()["W"], choice.head.arrays()["W"])
+
+
+def test_how_right_scores_are():
+    one = np.array([[2, 1], [0, 3], [np.nan, np.nan], [1, 0]], np.float32)
+    T = np.array([[1, 0], [1, 0], [1, 0], [0, 1]], np.float32)
+    np.testing.assert_array_equal(selection.right(one, T, CLASSIFICATION), [1, 0, np.nan, 0])
+    several = np.array([[1, -1, 1], [-1, -1, -1], [-1, 1, -1], [np.nan, 1, 1]], np.float32)
+    T = np.array([[1, 1, 0], [0, 0, 0], [1, 0, 0], [1, 1, 1]], np.float32)
+    np.testing.assert_allclose(selection.right(several, T, MULTILABEL), [0.5, 1, 0, np.nan])
+    T = np.array([[1], [3], [5]], np.float32)
+    number = np.array([[1], [np.nan], [3]], np.float32)
+    np.testing.assert_allclose(selection.right(number, T, REGRESSION), [0, np.nan, -4 / T.var()])
+    held = np.array([1.0, 2.0, 4.0])[:, None]
+    assert 1 + selection.right(held, T, REGRESSION).mean() == pytest.approx(1 - ((held - T) ** 2).mean() / T.var())

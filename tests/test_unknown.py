@@ -249,3 +249,59 @@ def test_is_fast():
     start = time.process_time()
     learn(X, y, P)
     assert time.process_time() - start < 2
+
+
+def memorised(n=400, c=4, seed=0):
+    """Features learned from these rows: a fold's own network has its rows further from the others than their place says.
+
+    Gives X of the network that saw all (rows of a class in one point), y, P, folds, and for each fold the rows and the
+    features of the network without them.
+    """
+    X, y, P, _ = clusters(n, c, spread=0.6, seed=seed)
+    fold = np.arange(n) % 5
+    whole = np.eye(c, X.shape[1])[y] + 0.01 * np.random.default_rng(1).normal(size=X.shape)
+    spaces = []
+    for part in range(5):
+        rows = np.flatnonzero(fold == part)
+        space = whole.copy()
+        space[rows] = X[rows] @ np.eye(X.shape[1]) * 0.5 + np.eye(c, X.shape[1])[y[rows]]
+        spaces.append((rows, space.astype(np.float32)))
+    return whole.astype(np.float32), y, P, fold, spaces
+
+
+def test_learned_features_are_judged_where_the_row_had_no_part():
+    """As a network crowds what it saw together, distances among those would refuse nearly every new input."""
+    X, y, P, _, spaces = memorised()
+    naive, measured = learn(X, y, P)
+    found, caught = learn(X, y, P, spaces=spaces)
+    fresh, of, Q, _ = clusters(1000, 4, spread=0.6, seed=1)
+    new = (fresh * 0.5 + np.eye(4, fresh.shape[1])[of]).astype(np.float32)  # as any of the networks sees what is new
+    assert naive.refused(new, Q).mean() > 0.5
+    assert found.refused(new, Q).mean() == pytest.approx(0.05, abs=0.05)
+    assert measured.caught is not None
+    assert (caught.caught, caught.per_class) == (None, ())
+    assert "learned from every class" in caught.says
+    np.testing.assert_array_equal(found.references, naive.references)
+
+
+def test_spaces_of_one_and_the_same_network_are_no_spaces_but_for_the_fold():
+    """Every row's neighbours are those outside its fold, by hand."""
+    X, _, _, _ = clusters(60, 3)
+    fold = np.arange(60) % 3
+    spaces = [(np.flatnonzero(fold == part), X) for part in range(3)]
+    found, _ = learn(X, None, None, spaces=spaces)
+    U = X / np.linalg.norm(X, axis=1, keepdims=True)
+    S = np.where(fold[:, None] == fold, -2, U @ U.T)
+    distance = 1 - np.sort(S, axis=1)[:, -2:].mean(1)
+    assert found.centre[0] == pytest.approx(distance.mean(), abs=1e-3)
+    assert found.spread[0] == pytest.approx(distance.std(), abs=1e-3)
+
+
+def test_groups_stay_apart_in_spaces_too():
+    X, _, _, _ = clusters(60, 3)
+    X = np.repeat(X[:30], 2, axis=0)
+    fold = np.arange(60) % 2  # each of a pair in another fold
+    spaces = [(np.flatnonzero(fold == part), X) for part in range(2)]
+    near, _ = learn(X, spaces=spaces)
+    apart, _ = learn(X, spaces=spaces, groups=np.arange(60) // 2)
+    assert apart.centre[0] > near.centre[0] + 0.01

@@ -332,6 +332,7 @@ def tuner(
     Raises MissingExtra without torch, InputError for a network that cannot be trained.
     """
     from headstart import training, tuning
+    from headstart.ground import ground as standing_on
 
     training.torch()
     deadline = None if budget is None else time.monotonic() + budget
@@ -340,7 +341,7 @@ def tuner(
     there = {k: tap for tap, k in tuning.taps(base)}
     steps = [(there[k], k, ladder.named(k, len(base.taps) - 1)) for k in ks if k in there]
     with tempfile.TemporaryDirectory(prefix="headstart-") as folder:
-        standing = tuning.ground(base, rows, X, seed=seed, fold=folds[kept])
+        standing = standing_on(base, rows, X, seed=seed, fold=folds[kept])
         for one in tuning.climb(standing, steps, deadline=deadline, folder=Path(folder), say=say, progress=progress):
             right = np.full(len(train), np.nan)
             right[kept] = one.right

@@ -31,11 +31,12 @@ from headstart.embedding import readable
 from headstart.errors import InputError, near
 from headstart.features import pick
 from headstart.folds import folds, tied
+from headstart.ground import FEW, MOST_POOL, ground
 from headstart.head import CLASSIFICATION, MULTILABEL, REGRESSION, Head
 from headstart.keeping import Clock, backbone_facts, keep, origin
 from headstart.model import Model
 from headstart.selection import Choice, right
-from headstart.tuning import FEW, Progress, Say
+from headstart.tuning import Progress, Say
 
 Floats = NDArray[np.float32]
 TIMED = 400  # contents that speed is measured on
@@ -58,6 +59,14 @@ class Lesson:
         n = len(self.rows)
         kept = np.arange(n) if part is None else np.flatnonzero(self.fold != part)
         return np.concatenate([kept, np.arange(n, len(self.P))])
+
+    def sampled(self, most: int) -> Lesson:
+        """The same with at most so many rows without labels."""
+        if self.pool is None or len(self.pool) <= most:
+            return self
+        n, m = len(self.rows), len(self.pool)
+        some = np.sort(np.random.default_rng(self.seed).permutation(m)[:most])
+        return replace(self, pool=self.pool.take(some), P=np.concatenate([self.P[:n], self.P[n + some]]))
 
     def texts(self, places: NDArray[np.int64]) -> list[str]:
         """Texts at ascending places."""
@@ -120,21 +129,29 @@ def distil(
     both = X if U is None else np.concatenate([X, U])
     lesson = Lesson(train, pool, teacher.answer(both).P, _dealt(train, seed), seed)
     say(f"teacher {teacher.name}: {len(lesson.P):,} answers to learn from")
-    under = base if base is not None else getattr(teacher.backbone, "base", teacher.backbone)
-    with tempfile.TemporaryDirectory(prefix="headstart-") as place, clock("fit"):
+    with tempfile.TemporaryDirectory(prefix="headstart-") as place:
         folder = Path(place) / "made"
-        if what == "static":
-            student = _static(teacher, lesson, folder, max_mb, progress)
-        elif what == "mlp":
-            student = _mlp(lesson, under, progress)
-        else:
-            student = _blocks(lesson, under, k, folder, progress, say)
+        with clock("fit"):
+            student = _taught(teacher, lesson, what, k, base, folder, max_mb, progress, say)
         facts = _facts(teacher, student, lesson, to)
         say(
             f"the student is {facts['smaller']:.1f} times smaller and {facts['quicker']:.1f} times as quick, and gives "
             f"{100 * facts['agreement']:.1f} % of the teacher's answers"
         )
         return _kept(teacher, name, student, lesson, held, facts, clock, refuse, project, progress), facts
+
+
+def _taught(
+    teacher: Model, lesson: Lesson, what: str, k: int, base: Backbone | None, folder: Path, max_mb: float,
+    progress: Progress, say: Say,
+) -> Student:  # fmt: skip
+    if what == "static":
+        return _static(teacher, lesson, folder, max_mb, progress)
+    under = base if base is not None else getattr(teacher.backbone, "base", teacher.backbone)
+    if what == "blocks":
+        return _blocks(lesson, under, k, folder, progress, say)
+    own = under is teacher.backbone and teacher.card["backbone"].get("carried")
+    return _mlp(lesson, under, teacher.folder if own else None, progress)
 
 
 def _dealt(train: Dataset, seed: int) -> NDArray[np.integer[Any]]:
@@ -191,8 +208,8 @@ def _written(student: Any, teacher: Model, folder: Path) -> static.Static:
     return static.Static.open(folder)
 
 
-def _mlp(lesson: Lesson, base: Backbone, progress: Progress) -> Student:
-    """A small network on frozen features."""
+def _mlp(lesson: Lesson, base: Backbone, carried: Path | None, progress: Progress) -> Student:
+    """A small network on frozen features; `carried`: the folder the base lies in, where it is the teacher's own."""
     from headstart.training import mlp
 
     _, X = readable(lesson.rows, base, progress=partial(progress, "frozen features"))
@@ -214,12 +231,13 @@ def _mlp(lesson: Lesson, base: Backbone, progress: Progress) -> Student:
     for number in judged:
         out = lesson.fold == number
         scores[out] = taught(number, f"mlp, fold {number + 1} of {len(judged)}").scores(X[out])
-    return Student(base, taught(None, "mlp, all rows"), X, scores, None)
+    return Student(base, taught(None, "mlp, all rows"), X, scores, carried)
 
 
 def _blocks(lesson: Lesson, base: Backbone, k: int, folder: Path, progress: Progress, say: Say) -> Student:
     """The first blocks of the base, all retrained on the teacher's answers."""
     base = tuning.exact(base)
+    tuned.ready(base)
     whole = base.at(base.card.cut)
     short = [cut for cut in cuts(whole) if share_below(whole, cut) < share_below(whole, whole.card.cut)]
     found = {tuning.taps(whole.at(cut))[-1][1]: cut for cut in short if tuning.taps(whole.at(cut))}
@@ -230,11 +248,10 @@ def _blocks(lesson: Lesson, base: Backbone, k: int, folder: Path, progress: Prog
     student = whole.at(found[k])
     tap, blocks = tuning.taps(student)[-1]
     _, X = readable(lesson.rows, student, progress=partial(progress, "features of the student"))
+    lesson = lesson.sampled(MOST_POOL)
     pool = None if lesson.pool is None else readable(lesson.pool, student)
-    standing = tuning.ground(student, lesson.rows, X, seed=lesson.seed, pool=pool, fold=lesson.fold, strict=False)
-    m = 0 if standing.pool is None else len(standing.pool[0])
-    n = len(lesson.rows)
-    standing = replace(standing, soft=lesson.P[: n + m])
+    standing = ground(student, lesson.rows, X, seed=lesson.seed, pool=pool, fold=lesson.fold, strict=False)
+    standing = replace(standing, soft=lesson.P)
     step = (tap, blocks, f"blocks:{k}")
     with tempfile.TemporaryDirectory(prefix="headstart-") as journal:
         one = next(tuning.climb(standing, [step], folder=Path(journal), say=say, progress=progress))
@@ -344,10 +361,11 @@ def _kept(
         head=student.head, train=lambda X, T, w: student.head, name=student.head.name, strength=None, pool=lesson.pool is not None,
         views=False, scores=student.scores[None], candidates=(), why=why, tie=None,
     )  # fmt: skip
+    judged = np.isfinite(student.scores).all(1)
     with clock("evaluate"):
         learned = proof.prove(
-            train, student.X, choice, lesson.fold[None], groups,
-            pool=None if lesson.pool is None else student.X[:0], held=test, refuse=refuse, seed=lesson.seed,
+            train, student.X, choice, np.where(judged, lesson.fold, -1)[None], groups,
+            pool=None if lesson.pool is None else lesson.P[len(train) :], held=test, refuse=refuse, seed=lesson.seed,
             spaces=student.spaces,
         )  # fmt: skip
     spread = np.sort(np.random.default_rng(lesson.seed).permutation(len(train))[: saved.PROBE_COUNT[train.modality]])

@@ -43,9 +43,8 @@ def read(file: Path) -> tuple[dict[str, Any], Arrays, Arrays] | None:
         return None
     try:
         facts = jsontext.parse(index.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        arrays = tensors.load(file.with_name(file.name + ".safetensors"))
+        changed: Arrays = {name: arrays[f"changed.{i}"] for i, name in enumerate(facts.pop("changed"))}
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise StorageError(f"{index}: cannot be read ({error}); start without --resume.") from error
-    arrays = tensors.load(file.with_name(file.name + ".safetensors"))
-    names = facts.pop("changed")
-    changed: Arrays = {name: arrays[f"changed.{i}"] for i, name in enumerate(names)}
     return facts, dict(tensors.part(arrays, "own")), changed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -118,7 +118,7 @@ def keep(
                 if (carried / file).exists():
                     shutil.copyfile(carried / file, folder / file)
         facts["seconds"] = clock.so_far()
-        facts["verdict"] = [*verdict.sentences(facts), *_of(card["backbone"])]
+        facts["verdict"] = verdict.sentences(facts)
         saved.write_json(folder / saved.FACTS, facts)
         (folder / saved.REPORT).write_text(render(facts), "utf-8")
         (folder / saved.README).write_text(modelcard.render(card, facts), "utf-8")
@@ -126,15 +126,6 @@ def keep(
         saved.replayed(saved.replay_apart(folder), folder)
 
     return load_folder(Project(project).commit(name, write))
-
-
-def _of(backbone: Mapping[str, Any]) -> list[str]:
-    """What is to be said of a backbone that is not as it was published."""
-    return (
-        [f"Its base is {backbone['said']}; what was retrained is in the model's folder."]
-        if backbone.get("said")
-        else []
-    )
 
 
 def _write_examples(path: Path, train: Dataset, X: NDArray[np.float32] | None) -> None:

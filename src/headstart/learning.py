@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart import backbones, classnames, proof, saved
+from headstart import advice, backbones, classnames, proof, saved
 from headstart.backbone import Backbone
 from headstart.dataset import Dataset
 from headstart.embedding import SKIP, in_words, readable
@@ -21,6 +21,7 @@ from headstart.keeping import Clock, backbone_facts, keep, origin
 from headstart.model import Model
 from headstart.rowcache import Cache
 
+LOOKED = 2_000  # rows that the advice to tune is made from
 MOST_VIEWED = 5_000  # pictures that are embedded a second time, mirrored
 
 Progress = Callable[[str, int, int | None], None]
@@ -79,7 +80,11 @@ def supervised(
         clock=clock,
     )
     about = {**backbone_facts(base), "agreement": agreement, "carried": carried is not None}
-    facts = {**learned.facts, **origin(name, seed), "backbone": about, **(more or {})}
+    advised = None
+    if keep_examples and more is None and carried is None:
+        with clock("evaluate"):
+            advised = _advised(name, train, X, learned, base, seed)
+    facts = {**learned.facts, **origin(name, seed), "backbone": about, "advice": advised, **(more or {})}
     beside = (("test", held), ("unlabelled", pool))
     unread = [f"of the {what} rows, {in_words(part.faults)}" for what, part in beside if part and part.faults]
     facts["data"]["notes"] = [*facts["data"]["notes"], *unread, *said]
@@ -88,6 +93,24 @@ def supervised(
         name, learned, facts, base, train if keep_examples else None, project, clock, probes=train.raw(spread), X=X,
         carried=carried,
     )  # fmt: skip
+
+
+def _advised(
+    name: str, train: Dataset, X: NDArray[np.float32], learned: proof.Learned, base: Backbone, seed: int
+) -> str | None:
+    """The advice to tune, where the base has blocks that can be and it would probably pay."""
+    if train.task != CLASSIFICATION or learned.scores is None or len(base.taps) < 2:
+        return None
+    some = np.sort(np.random.default_rng(seed).permutation(len(train))[:LOOKED])
+    found = advice.worth(
+        X[some], train.y[some], learned.scores[some], name=name, modality=train.modality,
+        groups=None if train.group is None else train.group[some], seed=seed,
+    )  # fmt: skip
+    if found is None:
+        return None
+    from headstart.halved import choices  # opens the graph: only where there is something to say
+
+    return found if choices(base) else None
 
 
 def _all_there(given: Dataset, read: Dataset) -> None:

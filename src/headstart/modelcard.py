@@ -12,7 +12,6 @@ def render(card: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     name, backbone = card["name"], card["backbone"]
     metrics, image = _metrics(facts), facts.get("modality") == "image"
     kind = "image" if image else "text"
-    weights = "its weights below the cut are" if backbone.get("carried") else "none of its weights are"
     front = [
         "---",
         "library_name: headstart",
@@ -39,7 +38,7 @@ def render(card: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
         f"| labels | {_quiet(', '.join(card['labels'][:50]))}{' ...' if len(card['labels']) > 50 else ''} |",
         f"| made from | {_quiet(facts['data']['name'])}, {facts['data']['used']:,} {'pictures' if image else 'examples'}, SHA-256 `{facts['data']['digest']}` |",
         f"| base model | {backbone['source']}, {backbone['licence']}, {backbone['precision']}, cut at {backbone['cut']}; "
-        f"{weights} in this folder |",
+        f"{_weights(backbone, facts)} |",
         f"| head | {card['head']['name']}{' with unlabelled rows' if card['head']['pool'] else ''}{' and mirrored views' if facts['head'].get('views') else ''}: {_quiet(card['head']['why'])} |",
         f"| made | {card['made']}, headstart {card['versions']['headstart']}, seed {card['seed']} |",
         "",
@@ -62,6 +61,20 @@ def render(card: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
         "",
     ]
     return "\n".join(front + body)
+
+
+def _weights(backbone: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+    """What of the base is in the folder, and what has to be there besides."""
+    if not backbone.get("carried"):
+        return "none of its weights are in this folder"
+    if backbone.get("said"):
+        return (
+            f"{_quiet(backbone['said'])}: only what was changed is in this folder, and the base "
+            f"{_quiet(backbone['name'])} must be installed"
+        )
+    if (facts.get("distilled") or {}).get("to") == "static":
+        return "this folder holds vectors of its tokens, taught by a larger model, and no network"
+    return "its weights below the cut are in this folder"
 
 
 def _metrics(facts: Mapping[str, Any]) -> list[tuple[str, float, str]]:

@@ -45,6 +45,7 @@ class Learned:
     unknown: Unknown | None
     thresholds: Floats | None
     facts: dict[str, Any]
+    scores: Floats | None = None  # (n, c) out of fold, NaN where a row was not held out
 
 
 def learn(
@@ -114,6 +115,7 @@ def prove(
         task, train.labels, choice.head,
         {"name": choice.name, "strength": choice.strength, "pool": choice.pool, "views": choice.views, "why": choice.why},
         proven.calibration, proven.unknown, proven.thresholds, _facts(train, choice, pool) | proven.facts,
+        choice.scores[0],
     )  # fmt: skip
     if held is not None:
         _test(learned, *held, train.keys)

@@ -20,13 +20,13 @@ from headstart.choosing import figure, points
 from headstart.dataset import Dataset
 from headstart.embedding import readable
 from headstart.errors import InputError, ModelError
+from headstart.ground import Ground, Network, Tried, ground
 from headstart.halved import halved
 from headstart.head import REGRESSION
 from headstart.heads.linear import Linear
 from headstart.heads.ridge import Ridge
 from headstart.keeping import Clock, backbone_facts, keep, origin
 from headstart.model import Model
-from headstart.tuning import Ground, Network, Tried
 
 Floats = NDArray[np.float32]
 Say = Callable[[str], None]
@@ -60,13 +60,15 @@ def retrain(
     model that the rows and the base were taken from.
     """
     deadline = None if budget is None else time.monotonic() + 0.9 * budget
+    tuning.rungs(base, blocks, len(train))
+    tuned.ready(base)  # before anything takes long
     with clock("embed"):
         train, X = readable(train, base, progress=lambda done, total: progress("embedding", done, total))
         named = learning.names(train, given, base)
         free = None if pool is None else readable(pool, base)
     with clock("fit"):
-        standing = tuning.ground(base, train, X, seed=seed, names=named, pool=free)
-        steps = tuning.rungs(base, blocks)
+        standing = ground(base, train, X, seed=seed, names=named, pool=free)
+        steps = tuning.rungs(base, blocks, len(train))
         say(f"linear head on frozen features: {_told(standing, standing.first)}")
         folder = _journal(project, name, standing, steps, rank, resume, say)
         tried, stopped = _climbed(standing, steps, rank, deadline, folder, say, progress)
@@ -227,7 +229,7 @@ def _saved(
             head = (Ridge if train.task == REGRESSION else Linear)(network.W, network.b)
             why = f"trained together with {best.rung} of {standing.base.card.name}, started from the linear head"
             choice = replace(
-                standing.linear, head=head, scores=best.scores[None], why=why, tie=None, views=False,
+                standing.linear, head=head, scores=best.scores[None], why=why, tie=None, views=False, candidates=(),
                 pool=standing.pool is not None,
             )  # fmt: skip
             spaces = [

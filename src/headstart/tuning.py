@@ -15,154 +15,29 @@ Letters: n rows with a label, m without, d feature width, c classes, k blocks.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from headstart import backbones, journal
 from headstart.backbone import Backbone
-from headstart.candidates import Candidate
-from headstart.dataset import Dataset
 from headstart.errors import InputError
-from headstart.folds import folds, tied
+from headstart.ground import LARGE, VERY_FEW, Floats, Ground, Network, Start, Tried
 from headstart.halved import Halves, choices, halved
-from headstart.head import CLASSIFICATION, REGRESSION
-from headstart.selection import Choice, choose, right
+from headstart.selection import right
 from headstart.states import States, collect
 
-Floats = NDArray[np.float32]
-Rows = NDArray[np.int64]
 Say = Callable[[str], None]
 Progress = Callable[[str, int, int | None], None]
-Start = tuple[Floats, Floats]  # W (d, c) and b (c,)
 
-FEW = 1_500  # rows up to which several folds are held out
-LARGE = 3_000  # rows above which a tenth is held out, and not a fifth
-VERY_FEW = 300  # rows up to which all five folds are held out, and a row stands twice in its batch
-HELD = 3  # folds held out between VERY_FEW and FEW
 ENOUGH = 100  # held-out rows that may decide after how many epochs to stop
-MOST_POOL = 5_000  # rows without a label that take part
+PRIOR, SPREAD = 0.02, 0.04  # the gain of tuning on few rows that is thought likely beforehand; chosen by hand
 LABELLED = 3.0  # unlabelled rows that a labelled one counts for
-
-
-@dataclass(frozen=True)
-class Network:
-    """The blocks above a tap and the head, after training on some of the rows."""
-
-    changed: dict[str, Floats]  # by the names of the graph's initialisers
-    W: Floats
-    b: Floats
-    scores: Floats  # (h, c) of the rows held out
-    space: Floats  # (n, d) features of all rows
-    history: tuple[dict[str, Any], ...]  # an epoch each: loss, held, right
-    epochs: int
-
-
-@dataclass(frozen=True)
-class Tried:
-    """A rung of the ladder, judged on folds."""
-
-    k: int
-    rung: str  # "linear", "blocks:k" or "all"
-    tap: str
-    right: NDArray[np.float64]  # (n,) out of fold; NaN where not held out
-    scores: Floats  # (n, c)
-    seconds: float
-    networks: tuple[Network, ...] = ()  # one a fold
-
-
-@dataclass(frozen=True)
-class Ground:
-    """What every rung stands on: rows, folds, features at the usual cut, and the linear head on them."""
-
-    base: Backbone  # in float32
-    data: Dataset
-    X: Floats  # (n, d) frozen features
-    T: Floats  # (n, c)
-    groups: Rows
-    fold: NDArray[np.integer[Any]]  # (n,)
-    judged: tuple[int, ...]  # the folds that are held out
-    linear: Choice  # chosen on these folds
-    weight: Floats
-    seed: int
-    pool: tuple[Dataset, Floats] | None = None  # m rows without a label and their features, where they are used
-    soft: Floats | None = None  # (n + m, c) a teacher's answers, to be learned in place of T
-
-    @property
-    def task(self) -> str:
-        """One of head.TASKS."""
-        return self.data.task
-
-    @cached_property
-    def scale(self) -> tuple[float, float]:
-        """The mean and the standard deviation of a number; 0 and 1 for labels."""
-        if self.task != REGRESSION:
-            return 0.0, 1.0
-        return float(self.T.mean()), max(float(self.T.std()), 1e-12)
-
-    @cached_property
-    def first(self) -> Tried:
-        """The rung below all others: the linear head on frozen features."""
-        return Tried(0, "linear", "", right(self.linear.scores[0], self.T, self.task), self.linear.scores[0], 0.0)
-
-    def start(self, rows: Rows) -> Start:
-        """The linear head trained on some rows, in the units of training."""
-        head: Any = self.linear.train(self.X[rows], self.T[rows], self.weight[rows])
-        middle, spread = self.scale
-        return head.W / np.float32(spread), (head.b - np.float32(middle)) / np.float32(spread)
-
-    def behind(self, one: Tried, other: Tried) -> tuple[float, float]:
-        """How much `other` is better than `one`, and the standard error of that."""
-        a, b = (Candidate(self.base, False, right=tried.right, groups=self.groups) for tried in (one, other))
-        return a.behind(b)
-
-
-def ground(
-    base: Backbone,
-    data: Dataset,
-    X: Floats,
-    *,
-    seed: int,
-    names: Floats | None = None,
-    pool: tuple[Dataset, Floats] | None = None,
-    fold: NDArray[np.integer[Any]] | None = None,
-    strict: bool = True,
-) -> Ground:
-    """Deal the rows to folds, unless they are dealt, and find the linear head.
-
-    X (n, d): features of the rows at the base's cut. names (c, d): of what the label names mean. pool: rows without a
-    label with their features; used where the linear head gains from them, or always when not `strict`. Raises InputError for too few rows.
-    """
-    n, T = len(data), data.targets()
-    groups = tied(*(() if data.group is None else (data.group,)), keys=data.keys)
-    target = data.y if data.task == CLASSIFICATION else data.T
-    k = 10 if n > LARGE else 5
-    fold = folds(target, k=k, groups=groups, seed=seed)[0] if fold is None else fold
-    held = int(fold.max(initial=-1)) + 1 if n <= VERY_FEW else HELD if n <= FEW else 1
-    judged = tuple(range(held))
-    fold = np.where(np.isin(fold, judged), fold, -1)
-    if not (fold >= 0).any():
-        raise InputError(
-            f"{data.name}: no example can be held out to judge on; label at least 2, better 8, of each class."
-        )
-    head = "ridge" if data.task == REGRESSION else "linear"
-    if pool is not None and len(pool[0]) > MOST_POOL:
-        some = np.sort(np.random.default_rng(seed).permutation(len(pool[0]))[:MOST_POOL])
-        pool = pool[0].take(some), pool[1][some]
-    linear = choose(
-        X, T, task=data.task, folds=fold[None], head=head, weight=data.weight, names=names, seed=seed,
-        pool=None if pool is None else pool[1],
-    )  # fmt: skip
-    weight = np.ones(n, np.float32) if data.weight is None else data.weight
-    return Ground(
-        base, data, X, T, groups, fold, judged, linear, weight, seed, pool if linear.pool or not strict else None
-    )
 
 
 def exact(base: Backbone) -> Backbone:
@@ -176,13 +51,15 @@ def exact(base: Backbone) -> Backbone:
 def taps(base: Backbone) -> list[tuple[str, int]]:
     """Where training can begin: (tap, blocks above it), the fewest blocks first; [] where nothing can be trained."""
     found: dict[int, str] = {}
-    for tap, k in reversed(choices(base).items()):
+    for tap, k in choices(base).items():  # of taps with as many blocks above them the lowest: a norm alone is no block
         found.setdefault(k, tap)
     return [(tap, k) for k, tap in sorted(found.items())]
 
 
-def rungs(base: Backbone, blocks: str | int) -> list[tuple[str, int, str]]:
-    """(tap, k, rung) to climb: about a third of the blocks and then all for "auto", else k. Raises InputError."""
+def rungs(base: Backbone, blocks: str | int, n: int = LARGE) -> list[tuple[str, int, str]]:
+    """(tap, k, rung) to climb with n rows: for "auto" about a third of the blocks and then all, where rows are very few
+    all at once; else k. Raises InputError.
+    """
     there = taps(base)
     if not there:
         halved(base, base.taps[0].name if base.taps else "0")  # says why not
@@ -191,6 +68,7 @@ def rungs(base: Backbone, blocks: str | int) -> list[tuple[str, int, str]]:
     if blocks == "auto":
         third = max(1, round(most / 3))
         asked = sorted({min((k for _, k in there), key=lambda k: (abs(k - third), k)), most})
+        asked = asked[-1:] if n <= VERY_FEW else asked
     else:
         asked = [most if blocks == "all" else int(blocks)]
     names = {k: tap for tap, k in there}
@@ -268,9 +146,9 @@ def recipe(n: int, rank: int | None) -> Any:
     """How to train on n rows."""
     from headstart.training.loop import Recipe
 
-    epochs = int(np.clip(round(10 * (1000 / max(n, 1)) ** 0.5), 3, 10))
-    found = Recipe(epochs=epochs, views=2 if n <= VERY_FEW else 1, rank=rank)
-    return found if rank is None else replace(found, rate=10 * found.rate)
+    few = n <= LARGE
+    found = Recipe(epochs=5 if few else 3, rate=5e-4 if few else 3e-4, views=2 if n <= VERY_FEW else 1, rank=rank)
+    return found if rank is None else replace(found, rate=5 * found.rate)
 
 
 def task_of(standing: Ground, states: States, start: Start) -> Any:
@@ -361,9 +239,20 @@ def _network(facts: dict[str, Any], arrays: dict[str, Any], changed: dict[str, A
 
 
 def better(standing: Ground, one: Tried, other: Tried) -> bool:
-    """Whether `other` beats `one` by more than the noise of their difference."""
-    gain, noise = standing.behind(other, one)
-    return -gain > noise
+    """Whether `other` is kept in place of the cheaper `one`.
+
+    It must be better on the held-out rows by more than the noise of the difference. Where several networks are trained
+    on few rows, what is kept is their mean, which is better than each of those that were judged (film reviews, 32 a
+    class: 66.8 each, 72.3 together; Banking77, 10 a class: 84.9 and 86.6), and the noise is larger than most gains.
+    There a gain of PRIOR points, give or take SPREAD, is thought likely beforehand: it is kept when, after what the
+    folds say, a gain is still the likelier (the mean of a normal prior and a normal likelihood is above 0). On 600
+    held-out rows that asks for no loss beyond 0.3 points, on 64 beyond 4.5.
+    """
+    loss, noise = standing.behind(other, one)
+    gain = -loss
+    if one.networks or len(other.networks) < 2:
+        return gain > noise
+    return gain / noise**2 + PRIOR / SPREAD**2 > 0
 
 
 def final(
@@ -377,13 +266,16 @@ def final(
     progress: Progress = lambda what, done, total: None,
 ) -> tuple[Network, str]:
     """The network of a rung that is kept, and how it was made, in words."""
+    from onnx import numpy_helper
+
     from headstart.training import loop
     from headstart.training.above import Above
 
     halves = halved(standing.base, best.tap)
     states = collected(standing, halves, progress)
     if len(best.networks) > 1:
-        changed, W, b = mean(best.networks)
+        first = {tensor.name: numpy_helper.to_array(tensor) for tensor in halves.above.graph.initializer}
+        changed, W, b = mean(best.networks, first)
         above = Above(halves, W, b, rank=None if rank is None else rank * len(best.networks), dropout=0.0)
         above.graph.load(changed)
         space = loop.features(above, task_of(standing, states, (W, b)), np.arange(len(standing.data)))
@@ -404,15 +296,19 @@ def final(
     return kept if network is None else (network, "trained once more on all rows")
 
 
-def mean(networks: Sequence[Network]) -> tuple[dict[str, Floats], Floats, Floats]:
-    """The mean of networks that started from the same weights: changed, W, b."""
+def mean(
+    networks: Sequence[Network], published: Mapping[str, Floats] = MappingProxyType({})
+) -> tuple[dict[str, Floats], Floats, Floats]:
+    """The mean of networks that started from the same weights, `published` where one did not change: changed, W, b."""
 
     def middle(parts: list[Floats]) -> Floats:
         return np.asarray(sum(parts) / np.float32(len(parts)), np.float32)
 
-    changed = {}
-    for name in networks[0].changed:
-        parts = [one.changed[name] for one in networks]
+    changed: dict[str, Floats] = {}
+    for name in sorted({name for one in networks for name in one.changed}):
+        some = next(one.changed[name] for one in networks if name in one.changed)
+        first = published.get(name, np.zeros_like(some))  # of low rank: nothing is added
+        parts = [one.changed.get(name, first) for one in networks]
         if name.endswith("/up"):  # the mean of products up @ down is the product of all ups and downs, side by side
             changed[name] = np.concatenate(parts, axis=1) / np.float32(len(parts))
         else:

@@ -51,6 +51,9 @@ def sentences(facts: Facts) -> list[str]:
     else:
         found = [_one_label(facts), *_against_majority(facts)]
     found += _curve(facts)
+    found += _tuning(facts) + _student(facts) + _base(facts)
+    if facts.get("advice"):
+        found.append(facts["advice"])
     found += _weak(facts)
     found += _suspects(facts)
     found += _unknown(facts)
@@ -128,6 +131,56 @@ def _against_majority(facts: Facts) -> list[str]:
 
 def _curve(facts: Facts) -> list[str]:
     return [facts["curve"]["says"]] if facts.get("curve") else []
+
+
+def _tuning(facts: Facts) -> list[str]:
+    """What tuning brought, or that it brought nothing."""
+    tuning = facts.get("tuning")
+    if not tuning:
+        return []
+    tried = [row for row in tuning["rungs"] if row["rung"] != "linear"]
+    best = next((row for row in tried if row["kept"]), None)
+    if best is not None:
+        k, of = best["blocks"], tuning.get("of")
+        last = f"the last {k}" if k > 1 else "the last"
+        which = (
+            f"all {k} blocks" if k == of else f"{last} of {of} blocks" if of else f"{last} block{'s' if k > 1 else ''}"
+        )
+        return [
+            f"Tuning {which} gained {_gain(best['gain'], facts)} on folds (give or take "
+            f"{_gain(2 * best['noise'], facts, unit=False)}) over the head alone."
+        ]
+    if not tried:
+        return ["Tuning was not tried: it would not have been finished in time. The head alone is what was saved."]
+    return ["Tuning was tried and did not beat the head alone."]
+
+
+def _gain(value: float, facts: Facts, *, unit: bool = True) -> str:
+    """A difference: points of accuracy or F1, or R²."""
+    if facts["task"] == "regression":
+        return f"{value:.3f}{' of R²' if unit else ''}"
+    return f"{100 * value:.1f}{' points' if unit else ''}"
+
+
+def _student(facts: Facts) -> list[str]:
+    """How a student compares with its teacher."""
+    found = facts.get("distilled")
+    if not found:
+        return []
+    alike, times = found["agreement"], found["quicker"]
+    told = f"gives {100 * alike:.0f} % of its answers"
+    if facts["task"] == "regression":
+        told = f"gives numbers that correlate with its by {alike:.3f}"
+    speed = "about its speed" if abs(times - 1) <= 0.2 else f"{float(f'{times:.2g}'):,g} times its speed"
+    return [f"A student of {found['from']}: {told} at {speed}."]
+
+
+def _base(facts: Facts) -> list[str]:
+    """What is to be said of a backbone that is not as it was published, where nothing else says it."""
+    said = facts["backbone"].get("said") if facts.get("backbone") else None
+    if not said or facts.get("tuning") or facts.get("distilled"):
+        return []
+    return [f"Its base is {said}; what was retrained is in the model's folder."]
 
 
 def _weak(facts: Facts) -> list[str]:

@@ -125,7 +125,11 @@ def tune(
         else:
             if chosen_name == model.name:
                 raise InputError(f"the tuned model needs another name than {model.name!r}; give one with --as.")
-            train, base = examples(model), tuning.exact(model.backbone)
+            try:
+                train = examples(model)
+            except InputError as error:
+                raise InputError(f"{str(error).split(';')[0]}; tune the labelled data themselves: tune DATA.") from None
+            base = tuning.exact(model.backbone)
             held = None if test is None else examples(model, test)
             pool = None if unlabelled is None else columns.bare(unlabelled, train.modality)
     made, facts = retraining.retrain(

@@ -52,6 +52,7 @@ def summary(model: Model, facts: Mapping[str, Any]) -> dict[str, Any]:
         "calibration": facts["calibration"] and {k: v for k, v in facts["calibration"].items() if k != "bins"},
         "suspects": len(facts["suspects"]),
         "verdict": facts["verdict"],
+        "advice": facts.get("advice"),
         "notes": facts["data"]["notes"],
         "seconds": facts["seconds"],
         "folder": str(model.folder),

@@ -121,6 +121,11 @@ def _whole(base: MiniLM | Network) -> Any:
     return model
 
 
+def ready(base: Backbone) -> None:
+    """Raises InputError where what is retrained of a base could not be written, because it is not had by its name."""
+    _published(base.base if isinstance(base, Tuned) else base)
+
+
 def _published(base: Backbone) -> MiniLM | Network:
     """The base in float32, as it is found by its name. Raises InputError where it is not."""
     card = base.card

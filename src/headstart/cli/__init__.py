@@ -44,7 +44,8 @@ def main() -> None:
     except SystemExit as done:
         if done.code == 130:
             print(
-                "headstart: interrupted. Run the same command again: what was embedded is not embedded twice.",
+                "headstart: interrupted. Run the same command again: what was embedded is not embedded twice; tune goes on "
+                "with --resume.",
                 file=sys.stderr,
             )
         raise

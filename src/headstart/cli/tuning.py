@@ -61,6 +61,8 @@ def tune(
     if as_json:
         found = {} if model is None else api.summary(model, api.facts(model))
         print_json({**found, "tuning": facts})
+        if facts["interrupted"]:
+            raise typer.Exit(130)
         return
     _rungs(facts)
     say()

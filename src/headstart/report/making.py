@@ -93,7 +93,8 @@ def made(facts: Record) -> str:
         body += "<h3>Head</h3>" + p(f"<strong>{show(head['name'])}</strong>{_details(head, called)}.", why)
     body += _candidates(records(head.get("candidates")), head, called)
     body += p(show(head["tie"], SENTENCE), kind="small") if head.get("tie") else ""
-    listed = listing(_backbone(backbone, called))
+    static = record(facts.get("distilled")).get("to") == "static"
+    listed = listing(_backbone(backbone, called, static))
     body += f"<h3>Backbone</h3>{listed}" if listed else ""
     rows = [
         Strip(key, value, cells=(seconds(value),))
@@ -105,10 +106,15 @@ def made(facts: Record) -> str:
         along = pictures.axis(0.0, max(0.1, *(row.value or 0.0 for row in rows)))
         body += f"<h3>Time{f', {seconds(total)} in all' if total is not None and total >= 0 else ''}</h3>"
         body += strips("Time spent", ("step", "seconds", "time"), rows, along, bar=True)
+    kept = "its final blocks were retrained with the head" if backbone.get("said") else "it stays as it is"
     how = p(
-        f"The <dfn>backbone</dfn> is a pre-trained network that turns each {called.one} into numbers; it stays as it is.",
+        f"The <dfn>backbone</dfn> is a table of vectors that turns each {called.one} into numbers; no network is run."
+        if static
+        else f"The <dfn>backbone</dfn> is a pre-trained network that turns each {called.one} into numbers; {kept}.",
         "The <dfn>head</dfn> is small and yours: it learns your labels from those numbers.",
     )
+    if record(facts.get("tuning")).get("kept") not in (None, "linear"):
+        how += p("The head was chosen on frozen features, and then retrained with the final blocks: see below.")
     if records(head.get("candidates")):
         how += p(
             f"The candidates were judged on the same held-out {called.rows}. Where bars overlap a lot, either would do."
@@ -116,12 +122,13 @@ def made(facts: Record) -> str:
     return section("made", "How it was made", how, body)
 
 
-def _backbone(given: Record, called: Kind) -> list[tuple[str, str]]:
-    """What the backbone is, in pairs of name and value; '' where nothing is known."""
+def _backbone(given: Record, called: Kind, static: bool) -> list[tuple[str, str]]:
+    """What the backbone is, in pairs of name and value; '' where nothing is known. static: it is vectors of tokens."""
     pairs = [
         (name, show(given[key], 120) if given.get(key) else "")
         for key, name in (
             ("name", "name"),
+            ("said", "what it is"),
             ("licence", "licence"),
             ("source", "source"),
             ("revision", "revision of the source"),
@@ -138,11 +145,19 @@ def _backbone(given: Record, called: Kind) -> list[tuple[str, str]]:
     if said and len(widths) > 1 and None not in widths:
         said += f" ({' + '.join(count(each) for each in widths if each is not None)})"
     pairs += [(f"numbers for each {called.one}", said)]
-    if isinstance(carried := given.get("carried"), bool):
-        pairs += [
-            ("where its weights are", "in the model's folder" if carried else "shared, outside the model's folder")
-        ]
-    return pairs
+    return [*pairs, ("where its weights are", _place(given, static))]
+
+
+def _place(given: Record, static: bool) -> str:
+    """Where the weights of the backbone are; '' where that is not known."""
+    carried = given.get("carried")
+    if not isinstance(carried, bool):
+        return ""
+    if not carried:
+        return "shared, outside the model's folder"
+    if given.get("said"):
+        return f"in the model's folder only what was changed; the base {show(given.get('name'))} must be installed"
+    return "vectors of tokens in the model's folder, no network" if static else "in the model's folder"
 
 
 def _details(choice: Record, called: Kind) -> str:

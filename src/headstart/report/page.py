@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from headstart.report import making, mistakes, quality, shrinking, trust
+from headstart.report import distilling, making, mistakes, quality, shrinking, trust, tuning
 from headstart.report.shell import document
 from headstart.report.words import SENTENCE, clean, kind, moment, number, plain, plural, record, sequence, show
 
@@ -21,6 +21,8 @@ SECTIONS = (  # anchor, its word in the contents, what writes it
     ("thresholds", "Thresholds", trust.thresholds),
     ("data", "Data", making.data),
     ("made", "Making", making.made),
+    ("tuned", "Tuning", tuning.tuned),
+    ("distilled", "Teaching", distilling.distilled),
     ("shrunk", "Shrinking", shrinking.shrunk),
     ("again", "Again", making.again),
 )

@@ -174,6 +174,14 @@ def milliseconds(value: float) -> str:
     return f"{value:,.{0 if value >= 9.95 else 1}f}{THIN}ms" if value >= 0.95 else f"{value:.2g}{THIN}ms"
 
 
+def times(value: float) -> str:
+    """A factor to two digits: '0.51 times', '2.5 times', '14 times', '330 times'."""
+    if value < 9.95:
+        return f"{value:.2g} times"
+    power = 10.0 ** max(0, len(f"{value:.0f}") - 2)
+    return f"{round(value / power) * power:,.0f} times"
+
+
 def plural(value: float, one: str, many: str | None = None) -> str:
     """'1 row', '2 rows', '1,204 rows'."""
     return f"{count(value)} {one if value == 1 else many or one + 's'}"

@@ -153,8 +153,8 @@ def _bounded(lengths: Rows, batch: Rows, places: int, padded: bool) -> list[Rows
         order = batch[np.argsort(lengths[batch], kind="stable")]
         edges = np.flatnonzero(np.diff(lengths[order])) + 1
         return [part for some in np.split(order, edges) for part in _bounded(lengths, some, places, True)]
-    parts = -(-len(batch) * int(lengths[batch].max(initial=1)) // places)
-    return np.array_split(batch, min(parts, len(batch)))
+    most = max(1, places // int(lengths[batch].max(initial=1)))  # rows
+    return np.array_split(batch, max(1, -(-len(batch) // most)))
 
 
 def _padded(halves: Halves) -> bool:
@@ -220,6 +220,7 @@ class _Run:
         self.epoch = self.step = self.place = 0  # place: batches of this epoch that are done
         self.kept: list[tuple[list[Any], Floats]] = []  # weights and scores of each epoch, where one is to be chosen
         self.saved = time.monotonic()
+        self.sound = True  # whether all that changes belongs to one and the same step: Ctrl-C comes when it likes
 
     def run(self, decide: bool, until: int | None) -> Trained:
         last = until if until is not None else self.recipe.epochs
@@ -231,7 +232,8 @@ class _Run:
                 self._epoch(total)
                 self._judge(decide)
         except (KeyboardInterrupt, Interrupted):
-            self.save()
+            if self.sound:
+                self.save()
             raise
         if decide and self.history and len(self.held):
             chosen = _chosen(self.history, len(self.held))
@@ -265,12 +267,13 @@ class _Run:
             scale = min(1.0, share / WARM) * min(1.0, max(0.0, 1 - share) / (1 - WARM))
             for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
                 group["lr"] = rate * scale
+            self.sound = False
             self.losses.append(self._step(batch))
             self.step, self.place = self.step + 1, self.place + 1
+            self.sound = True
             self.tick(self.step, total, self.losses[-1])
             if self.checkpoint is not None and time.monotonic() - self.saved > SAVED:
                 self.save()
-        self.epoch, self.place = self.epoch + 1, 0
 
     def _step(self, batch: Rows) -> float:
         self.above.train()
@@ -278,9 +281,9 @@ class _Run:
         F = _features(self.above, self.task, batch)
         T, weight = self.T[batch], self.weight[batch]
         rows = wrong(self.above.scores(F), T, self.task.kind)
-        loss = (rows * weight).sum() / weight.sum()
+        loss = (rows * weight).sum() / weight.sum().clamp_min(1e-12)
         if self.recipe.contrast and self.task.kind in (CLASSIFICATION, MULTILABEL) and len(batch) > 1:
-            loss = loss + self.recipe.contrast * contrast(F, T, weight)
+            loss = loss + self.recipe.contrast * contrast(F, T, weight, several=self.task.kind == MULTILABEL)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
@@ -295,17 +298,19 @@ class _Run:
 
     def _judge(self, keep: bool) -> None:
         """Note how the epoch went."""
-        loss = float(np.mean(self.losses)) if self.losses else 0.0
-        self.losses = []
-        if not len(self.held):
-            self.history.append(Epoch(loss, None, None))
-            return
-        with torch.no_grad():
-            scores = self._scores()
-            held = wrong(torch.from_numpy(scores), torch.from_numpy(self.task.T[self.held]), self.task.kind)
-        self.history.append(Epoch(loss, float(held.mean()), _right(scores, self.task.T[self.held], self.task.kind)))
-        if keep:
-            self.kept.append(([one.detach().cpu().clone() for one in self.parameters], scores))
+        epoch = Epoch(float(np.mean(self.losses)) if self.losses else 0.0, None, None)
+        kept = []
+        if len(self.held):
+            T = self.task.T[self.held]
+            with torch.no_grad():
+                scores = self._scores()
+                held = float(wrong(torch.from_numpy(scores), torch.from_numpy(T), self.task.kind).mean())
+            epoch = Epoch(epoch.loss, held, _right(scores, T, self.task.kind))
+            kept = [([one.detach().cpu().clone() for one in self.parameters], scores)] if keep else []
+        self.sound = False
+        self.history, self.kept, self.losses = [*self.history, epoch], [*self.kept, *kept], []
+        self.epoch, self.place = self.epoch + 1, 0
+        self.sound = True
 
     def save(self) -> None:
         """Note where the training stands, atomically."""

@@ -26,7 +26,9 @@ def wrong(Z: Tensor, T: Tensor, task: str) -> Tensor:
     return -(T * Z.log_softmax(1)).sum(1)
 
 
-def contrast(F: Tensor, T: Tensor, weight: Tensor, temperature: float = TEMPERATURE) -> Tensor:
+def contrast(
+    F: Tensor, T: Tensor, weight: Tensor, temperature: float = TEMPERATURE, *, several: bool = False
+) -> Tensor:
     """The supervised contrastive loss over a batch (Khosla et al. 2020, equation 2), a number.
 
     Rows attract one another by what their targets share: for one-hot targets that is the published loss, for soft ones
@@ -38,8 +40,8 @@ def contrast(F: Tensor, T: Tensor, weight: Tensor, temperature: float = TEMPERAT
     similar = (F @ F.T / temperature).masked_fill(own, -1e9).log_softmax(1)  # (b, b)
     both = T @ T.T
     size = T.sum(1)
-    either = (size[:, None] + size - both).clamp(min=1e-6)
-    alike = torch.where(size[:, None] > 1.001, both / either, both)
+    alike = both / (size[:, None] + size - both).clamp(min=1e-6) if several else both
+    weight = weight / weight.mean().clamp(min=1e-12)
     alike = (alike * weight).masked_fill(own, 0.0)
     total = alike.sum(1)
     rows = -(alike * similar).sum(1) / total.clamp(min=1e-6)
