@@ -152,7 +152,8 @@ def test_rows_without_a_label_take_part(project, monkeypatch, to):
     monkeypatch.setattr(loop, "train", told(loop.train, 2, 1))
     answered = []
     monkeypatch.setattr(distilling, "Lesson", lambda *given: answered.append(given) or Lesson(*given))
-    monkeypatch.setattr(tuning, "MOST_POOL", 20 if to == "blocks:2" else 5000)
+    for where in ("ground", "distilling"):
+        monkeypatch.setattr(f"headstart.{where}.MOST_POOL", 20 if to == "blocks:2" else 5000)
     api.distil(teacher(to), to=to, project=project, unlabelled=str(project / "more.csv"), as_name="x")
     _, pool, P, fold, _ = answered[0]
     assert P.shape == (130, 2)
@@ -235,7 +236,7 @@ def test_a_teacher_without_examples_is_refused(project):
 
 
 def test_with_five_folds_of_which_three_are_judged(project, tmp_path, monkeypatch):
-    monkeypatch.setattr(tuning, "VERY_FEW", 30)
+    monkeypatch.setattr("headstart.ground.VERY_FEW", 30)
     model, facts = api.distil("kinds", to="blocks:2", project=project, as_name="three")
     fold = distilling._dealt(read(str(project / "kinds.csv")), 0)
     assert facts["n"] == int((fold < 3).sum()) < 80
@@ -292,7 +293,7 @@ def test_the_same_seed_gives_the_same_student(project):
     P = rows.targets()
     one, two = (
         distilling._mlp(
-            Lesson(rows, None, P, distilling._dealt(rows, 0), 3), backbones.load("forgetful"), lambda *told: None
+            Lesson(rows, None, P, distilling._dealt(rows, 0), 3), backbones.load("forgetful"), None, lambda *told: None
         )
         for _ in range(2)
     )

@@ -18,6 +18,7 @@ from headstart.training.graph import Graph, lacking  # noqa: E402
 from small_graphs import Graph as Made  # noqa: E402
 from small_graphs import convolutions, transformer  # noqa: E402
 
+pytestmark = pytest.mark.torch
 CLOSE = 1e-5
 
 

@@ -16,6 +16,7 @@ from headstart.graph.shapes import run, session  # noqa: E402
 from headstart.training import operators  # noqa: E402
 from headstart.training.graph import Graph  # noqa: E402
 
+pytestmark = pytest.mark.torch
 few = settings(max_examples=12, deadline=None)
 seeds = st.integers(0, 2**16)
 opsets = st.sampled_from([9, 11, 13, 17, 18, 20, 21])

@@ -319,7 +319,7 @@ def test_rows_without_a_label_take_part(tmp_path):
 
 
 def test_many_rows_without_a_label_are_sampled(tmp_path, monkeypatch):
-    monkeypatch.setattr(tuning, "MOST_POOL", 10)
+    monkeypatch.setattr("headstart.ground.MOST_POOL", 10)
     texts = [text for text, _ in table(40, seed=7)]
     pool = read(str(written(tmp_path / "pool.csv", [(text,) for text in texts], ("text",))), labelled=False)
     base = backbones.load("forgetful")
@@ -347,8 +347,8 @@ def test_a_rung_that_runs_out_of_time_is_left(tmp_path, monkeypatch):
 
 
 def test_folds_that_are_held_out(monkeypatch):
-    monkeypatch.setattr(tuning, "VERY_FEW", 30)
-    monkeypatch.setattr(tuning, "FEW", 60)
+    monkeypatch.setattr("headstart.ground.VERY_FEW", 30)
+    monkeypatch.setattr("headstart.ground.FEW", 60)
     for n, judged in ((30, 5), (40, 3), (80, 1)):
         ground = standing(table(n))
         assert ground.judged == tuple(range(judged))
@@ -358,8 +358,8 @@ def test_folds_that_are_held_out(monkeypatch):
 
 
 def test_one_part_held_out_is_trained_once_more_on_all_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr(tuning, "VERY_FEW", 30)
-    monkeypatch.setattr(tuning, "FEW", 60)
+    monkeypatch.setattr("headstart.ground.VERY_FEW", 30)
+    monkeypatch.setattr("headstart.ground.FEW", 60)
     ground = standing(table(80))
     tried = climbed(ground, tmp_path)[0]
     assert len(tried.networks) == 1
@@ -535,7 +535,7 @@ def test_resume_of_another_run_is_refused(project, monkeypatch):
 
 
 def test_interrupted_after_a_rung_that_pays_that_is_kept(project, monkeypatch):
-    monkeypatch.setattr(tuning, "rungs", lambda base, blocks: [("1", 2, "blocks:2"), ("0", 3, "all")])
+    monkeypatch.setattr(tuning, "rungs", lambda base, blocks, n: [("1", 2, "blocks:2"), ("0", 3, "all")])
     said = []
     with monkeypatch.context() as patch:
         interrupted(patch, 7, 3)
@@ -628,7 +628,7 @@ def test_the_command_line(project):
 @pytest.mark.parametrize("form", [[], ["--json"]])
 def test_the_command_line_interrupted(project, monkeypatch, form):
     given = [project / "birds.csv", "--backbone", "forgetful", "--blocks", "auto", "--project", project, *form]
-    monkeypatch.setattr(tuning, "rungs", lambda base, blocks: [("1", 2, "blocks:2"), ("0", 3, "all")])
+    monkeypatch.setattr(tuning, "rungs", lambda base, blocks, n: [("1", 2, "blocks:2"), ("0", 3, "all")])
     with monkeypatch.context() as patch:
         interrupted(patch, 7, 3)
         done = command("tune", *given)
