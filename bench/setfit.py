@@ -23,8 +23,9 @@ def peer(train: str, test: str) -> None:
     import csv
 
     from datasets import Dataset
-    from setfit import SetFitModel, Trainer, TrainingArguments
     from transformers import TrainerCallback
+
+    from setfit import SetFitModel, Trainer, TrainingArguments
 
     def read(path: str) -> tuple[list[str], list[str]]:
         with open(path, newline="", encoding="utf-8") as file:

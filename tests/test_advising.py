@@ -102,7 +102,8 @@ def by_name(found):
     return {row["rung"]: row for row in found["rungs"]}
 
 
-def test_every_rung_is_judged_on_the_same_rows_from_cheap_to_dear():
+def test_every_rung_is_judged_on_the_same_rows_from_cheap_to_dear(monkeypatch):
+    monkeypatch.setattr("headstart.rung.SEVERAL", 0)  # as with many rows
     found = advising.advise(rows(200), DEEP, climb=tuner({1: 0.9, 2: 0.9, 3: 0.9, 4: 0.9}))
     names = [row["rung"] for row in found["rungs"]]
     assert names == ["majority", "no-network", "static", "linear", "blocks:1", "blocks:2", "blocks:3", "all"]
@@ -217,7 +218,8 @@ def judged(name, right):
     return rung.Rung(name, right, right.copy())
 
 
-def test_few_examples_leave_room_for_what_is_known_of_other_sets():
+def test_few_examples_leave_room_for_what_is_known_of_other_sets(monkeypatch):
+    monkeypatch.setattr("headstart.rung.SEVERAL", 0)  # as with many rows
     few, many = np.arange(20) < 12, np.arange(20_000) < 12_000
     for cheap, won in ((few, True), (many, False)):
         rows, dear = np.arange(len(cheap)), np.roll(cheap, 1)
@@ -229,7 +231,8 @@ def test_few_examples_leave_room_for_what_is_known_of_other_sets():
     assert rung.better(judged("linear", many), judged("blocks:1", far), np.arange(20_000))
 
 
-def test_control_c_keeps_what_was_found():
+def test_control_c_keeps_what_was_found(monkeypatch):
+    monkeypatch.setattr("headstart.rung.SEVERAL", 0)  # as with many rows
     found = advising.advise(rows(200), DEEP, climb=tuner({1: 0.9}, fault=(2, KeyboardInterrupt())))
     assert found["interrupted"]
     assert found["recommended"]["rung"] == "linear"
@@ -361,3 +364,11 @@ def test_the_exit_code_of_an_interruption(line):
     assert done.exit_code == 130
     assert "Interrupted" in done.output
     assert "linear" in done.output
+
+
+def test_a_tuned_rung_on_few_rows_is_weighed_with_what_tuning_brings():
+    groups = np.arange(60)
+    low = judged("linear", np.arange(60) < 36)
+    assert rung.better(low, judged("all", np.arange(60) < 36), groups)  # no gain seen, much wrong
+    assert not rung.better(low, judged("all", np.arange(60) < 20), groups)  # a clear loss
+    assert not rung.better(judged("linear", np.ones(60, bool)), judged("all", np.ones(60, bool)), groups)

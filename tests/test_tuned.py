@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import onnx
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,6 +21,8 @@ from headstart.errors import InputError, ModelError, NotFound
 from headstart.graph import flow
 from headstart.graph.reading import takes
 from headstart.keeping import Clock
+from headstart.kept import examples as kept_examples
+from headstart.kept import unseen
 from headstart.model import load
 from small_graphs import FACTS, convolutions, picture, picture_folder, text_folder, transformer, words
 
@@ -527,6 +530,32 @@ def test_a_tuned_network_is_shrunk_as_it_is(model, tmp_path):
     near = shrinking._made(plan, TEXTS, tmp_path / "near").base
     assert np.abs(near.encode(TEXTS) - base.encode(TEXTS)).max() < 0.002
     assert np.abs(near.encode(TEXTS) - base.base.encode(TEXTS)).max() > 0.01
+
+
+def test_rows_a_network_was_trained_on_prove_nothing_about_it(model, tmp_path):
+    """What is judged on them flatters: shrinking asks for others, and leaves out those it was trained on."""
+    project = model.folder.parents[2]
+    assert model.card["backbone"]["learned"] is True
+    with pytest.raises(InputError, match="itself trained on the examples it keeps.*--data"):
+        api.shrink(model.name, project=project)
+    kept = kept_examples(model)
+    with pytest.raises(InputError, match="every row of .* is among the examples"):
+        unseen(model, kept, lambda line: None)
+    said = []
+    more = read(
+        pa.table({"text": ["something new", *kept.texts()[:3]], "label": [kept.labels[0]] * 4}), known=kept.labels
+    )
+    assert unseen(model, more, said.append).texts() == ["something new"]
+    assert "3 rows" in said[0]
+
+
+def test_tuning_again_starts_from_the_published_base(model):
+    from headstart.api import making
+
+    said = []
+    base = making._published(model, said.append)
+    assert base == model.backbone.base.at(model.card["backbone"]["cut"])
+    assert "as it was published" in said[0]
 
 
 def test_pictures_with_more_outputs(tmp_path):

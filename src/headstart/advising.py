@@ -200,7 +200,10 @@ def _linear(ground: Ground, base: Backbone, static: bool, progress: Progress) ->
     rows, X = readable(ground.part, wide, progress=partial(progress, f"{base.card.name}: embedding"))
     pieces = parts(X, wide.card)
     several = [singles[0], singles[len(singles) // 2], singles[-1]]
-    tried = [*singles[static:], *(["+".join(several)] if len(set(several)) == 3 else [])]
+    tried = [
+        *singles[static:],
+        *(["+".join(dict.fromkeys("+".join(several).split("+")))] if len(set(several)) == 3 else []),
+    ]
     kept = np.flatnonzero(np.isin(ground.part.rows, rows.rows))
     right: dict[str, Floats] = {}
     for done, cut in enumerate(dict.fromkeys([*tried, *singles])):

@@ -151,6 +151,11 @@ def _taught(
     if what == "blocks":
         return _blocks(lesson, under, k, folder, progress, say)
     own = under is teacher.backbone and teacher.card["backbone"].get("carried")
+    if own and teacher.card["backbone"].get("learned"):
+        raise InputError(
+            f"the network of model {teacher.name!r} was itself learned from these examples, so a head on it cannot be "
+            "measured on them; use --to static, or name a --backbone."
+        )
     return _mlp(lesson, under, teacher.folder if own else None, progress)
 
 
@@ -282,8 +287,11 @@ def _facts(teacher: Model, student: Student, lesson: Lesson, to: str) -> dict[st
     size = [_size(teacher), _megabytes(student)]
     both = zip(("teacher", "student"), (known, out), speed, size, strict=True)
     found: dict[str, Any] = {"from": teacher.name, "to": to, "n": len(held), "unlabelled": len(lesson.P) - len(rows)}
+    own = teacher.card["figures"]["estimate"]  # by heads and networks that had not seen the rows
     for what, hits, rate, mb in both:
         value, low, high = figure(hits, groups, task)
+        if what == "teacher" and own is not None and task == CLASSIFICATION:
+            value, low, high = own["accuracy"], own["low"], own["high"]
         found[what] = {"accuracy": value, "low": low, "high": high, "per_second": round(rate, 1), "mb": round(mb, 3)}
     return {
         **found, "agreement": _alike(student.scores[held], taught[held], task), "quicker": speed[1] / max(speed[0], 1e-9),

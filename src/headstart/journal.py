@@ -48,3 +48,13 @@ def read(file: Path) -> tuple[dict[str, Any], Arrays, Arrays] | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StorageError(f"{index}: cannot be read ({error}); start without --resume.") from error
     return facts, dict(tensors.part(arrays, "own")), changed
+
+
+def once(file: Path, number: int) -> int:
+    """A number that is decided once: the one noted beside `file` by an earlier run, else `number`, which is noted."""
+    note = file.with_name(file.name + ".number")
+    if note.exists() and note.read_text("utf-8").isdigit():
+        return int(note.read_text("utf-8"))
+    if number:
+        write_file(note, str(number).encode())
+    return number

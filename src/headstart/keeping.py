@@ -91,7 +91,11 @@ def keep(
         "name": name,
         "task": learned.task,
         "labels": list(learned.labels),
-        "backbone": {**backbone_facts(base), "carried": carried is not None},
+        "backbone": {
+            **backbone_facts(base),
+            "carried": carried is not None,
+            "learned": bool(getattr(base, "learned", False) or facts.get("learned")),
+        },
         "head": {k: learned.choice[k] for k in ("name", "strength", "pool", "views", "why")},
         "data": {k: facts["data"][k] for k in ("name", "digest", "rows", "used", "unlabelled", "classes")},
         "figures": {"estimate": facts["estimate"], "test": facts["test"]},

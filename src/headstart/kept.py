@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
@@ -35,4 +38,20 @@ def examples(model: Model, data: object = None) -> Dataset:
     elif model.task == REGRESSION:
         label = label.cast(pa.float64())
     kept = pa.table({"text": table["text"], "label": label})
-    return read(kept, text="text", label="label", task=model.task, known=model.labels or None)
+    found = read(kept, text="text", label="label", task=model.task, known=model.labels or None)
+    return replace(found, name=f"the examples of {model.name}")
+
+
+def unseen(model: Model, rows: Dataset, say: Callable[[str], None]) -> Dataset:
+    """The rows that are not among the examples a model keeps. Raises InputError where none is left."""
+    assert model.folder is not None
+    path = Path(model.folder) / saved.EXAMPLES
+    if not path.exists():
+        return rows
+    known = set(pyarrow.parquet.read_table(path, columns=["key"])["key"].to_pylist())
+    new = np.array([i for i, key in enumerate(rows.keys) if key.tobytes().hex() not in known], np.int64)
+    if not len(new):
+        raise InputError(f"every row of {rows.name} is among the examples that model {model.name!r} was trained on.")
+    if len(new) < len(rows):
+        say(f"{len(rows) - len(new):,} rows that model {model.name!r} was trained on are left out")
+    return rows.take(new)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 import time
@@ -60,17 +61,20 @@ def retrain(
     model that the rows and the base were taken from.
     """
     deadline = None if budget is None else time.monotonic() + 0.9 * budget
-    tuning.rungs(base, blocks, len(train))
+    steps = tuning.rungs(base, blocks, len(train))
     tuned.ready(base)  # before anything takes long
+    plan = {
+        "data": train.digest, "rows": len(train), "base": base.card.fingerprint, "steps": [list(step) for step in steps],
+        "rank": rank, "seed": seed, "pool": None if pool is None else pool.digest,
+    }  # fmt: skip
+    folder = _journal(project, name, plan, resume, say)
     with clock("embed"):
         train, X = readable(train, base, progress=lambda done, total: progress("embedding", done, total))
         named = learning.names(train, given, base)
         free = None if pool is None else readable(pool, base)
     with clock("fit"):
         standing = ground(base, train, X, seed=seed, names=named, pool=free)
-        steps = tuning.rungs(base, blocks, len(train))
         say(f"linear head on frozen features: {_told(standing, standing.first)}")
-        folder = _journal(project, name, standing, steps, rank, resume, say)
         tried, stopped = _climbed(standing, steps, rank, deadline, folder, say, progress)
         best = standing.first
         for one in tried:
@@ -78,7 +82,7 @@ def retrain(
         facts = _facts(standing, tried, best, base, rank, made_from, stopped)
         if best is standing.first:
             if not stopped:
-                shutil.rmtree(folder)
+                _done(folder)
             return None, facts
         network, how = tuning.final(
             standing, best, rank=rank, deadline=time.monotonic() if stopped else deadline, folder=folder, say=say,
@@ -91,44 +95,40 @@ def retrain(
         progress=progress,
     )  # fmt: skip
     if not stopped:
-        shutil.rmtree(folder)
+        _done(folder)
     return model, facts
 
 
-def _journal(
-    project: Path,
-    name: str,
-    standing: Ground,
-    steps: Sequence[tuple[str, int, str]],
-    rank: int | None,
-    resume: bool,
-    say: Say,
-) -> Path:
+def _journal(project: Path, name: str, plan: Mapping[str, Any], resume: bool, say: Say) -> Path:
     """The folder of an unfinished run; what lies there of another run is removed. Raises InputError."""
     folder = project / "unfinished" / name
-    plan = jsontext.write(
-        {
-            "data": standing.data.digest, "rows": len(standing.data), "base": standing.base.card.fingerprint,
-            "steps": [list(step) for step in steps], "rank": rank, "seed": standing.seed,
-            "pool": None if standing.pool is None else standing.pool[0].digest,
-        }
-    )  # fmt: skip
-    index = folder / "plan.json"
+    index, wanted = folder / "plan.json", jsontext.write(plan)
     if resume:
         if not index.exists():
-            raise InputError(f"there is no interrupted run of {name!r} in {project} to go on with; leave out --resume.")
-        if index.read_text("utf-8") != plan:
+            raise InputError(
+                f"there is no interrupted run of {name!r} to go on with in this project; leave out --resume."
+            )
+        if index.read_text("utf-8") != wanted:
             raise InputError(
                 f"the interrupted run of {name!r} was on other rows, another base or with other flags; give those again, "
                 "or start anew without --resume."
             )
         say("going on with the interrupted run")
         return folder
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    storage.write_file(index, plan.encode())
+    with storage.refusals(folder):
+        if folder.exists():
+            say(f"what an interrupted run of {name!r} had done is thrown away: --resume would have gone on with it")
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+    storage.write_file(index, wanted.encode())
     return folder
+
+
+def _done(folder: Path) -> None:
+    """Remove the folder of a run that is finished, and the one around it when that is empty."""
+    shutil.rmtree(folder)
+    with contextlib.suppress(OSError):  # other runs lie there
+        folder.parent.rmdir()
 
 
 def _climbed(

@@ -18,6 +18,8 @@ from headstart.backbone import Backbone
 from headstart.candidates import megabytes, milliseconds
 from headstart.choosing import figure, mean
 from headstart.dataset import Dataset
+from headstart.ground import FEW as SEVERAL
+from headstart.ground import likely
 from headstart.head import CLASSIFICATION
 from headstart.heads.ridge import Ridge
 from headstart.selection import judged
@@ -25,6 +27,7 @@ from headstart.selection import judged
 WORTH = 0.005  # what a dearer rung must be better by, at least
 FEW = 100  # rows from which no model at all may be the best
 HOPED = (ladder.NO_NETWORK, ladder.STATIC, ladder.LINEAR)
+ROOMY = 0.2  # share of errors from which such a rung can bring all it did elsewhere
 BRINGS, SPREAD = 0.035, 0.05  # of each over the one below, on eleven sets of texts with 10 to 32 examples a class
 
 Floats = NDArray[np.float64]
@@ -119,18 +122,23 @@ def chosen(found: Sequence[Rung], groups: NDArray[np.int64]) -> tuple[Rung, list
 def better(best: Rung, other: Rung, groups: NDArray[np.int64]) -> bool:
     """Whether a dearer rung takes the place of a cheaper one.
 
-    One that trains a network must be better by more than its noise. Those that do not cost little more than one another,
+    One that trains a network must be better by more than its noise; on few rows `ground.likely` tells. Those that do not cost little more than one another,
     and few examples tell little: there, what such a rung brought on other sets is weighed in by its precision. Anything is
     worth a try before the same answer to everything, unless 100 examples or more show that it is no better.
     """
     gain, noise = behind(best, other, groups)
+    assert other.right is not None
+    assert best.right is not None
+    errors = min(1.0, 1.0 - float(np.nanmean(best.right)))
     if best.rung == ladder.MAJORITY:
-        assert other.right is not None
         return gain > noise if np.isfinite(other.right).sum() >= FEW else gain > -2 * noise
     if other.rung in HOPED and best.rung in HOPED:
         hope = HOPED.index(other.rung) - HOPED.index(best.rung)  # rungs between them, each adds its variance
-        told, known = 1 / max(noise, 1e-6) ** 2, 1 / (hope * SPREAD**2)
-        return (gain * told + hope * BRINGS * known) / (told + known) >= WORTH
+        room = min(1.0, errors / ROOMY)  # where little is wrong little can be brought
+        told, known = 1 / max(noise, 1e-6) ** 2, 1 / max(hope * (room * SPREAD) ** 2, 1e-12)
+        return (gain * told + hope * room * BRINGS * known) / (told + known) >= WORTH
+    if best.rung in HOPED and np.isfinite(other.right).sum() <= SEVERAL:  # of several networks, as `tune` keeps them
+        return likely(gain, noise, errors)
     return gain > noise and gain >= WORTH
 
 

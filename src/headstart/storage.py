@@ -47,6 +47,17 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def refusals(path: Path) -> Iterator[None]:
+    """Make a StorageError, which names `path`, of what the system raises."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, HeadstartError):
+            raise
+        raise StorageError(f"{path}: could not be written: {error.strerror or error}.") from error
+
+
 def write_file(path: Path, content: bytes) -> None:
     """Write `content` to `path` atomically and durably."""
     with atomic_file(path) as file:

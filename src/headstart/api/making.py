@@ -14,7 +14,7 @@ from headstart.errors import InputError, NotFound, near
 from headstart.gathering import Columns, gather
 from headstart.head import TASKS
 from headstart.keeping import Clock
-from headstart.kept import examples
+from headstart.kept import examples, unseen
 from headstart.model import Model
 from headstart.progress import Progress, silent
 from headstart.project import Project, checked_name, name_from
@@ -129,7 +129,7 @@ def tune(
                 train = examples(model)
             except InputError as error:
                 raise InputError(f"{str(error).split(';')[0]}; tune the labelled data themselves: tune DATA.") from None
-            base = tuning.exact(model.backbone)
+            base = _published(model, say)
             held = None if test is None else examples(model, test)
             pool = None if unlabelled is None else columns.bare(unlabelled, train.modality)
     made, facts = retraining.retrain(
@@ -138,7 +138,9 @@ def tune(
         progress=progress,
     )  # fmt: skip
     if made is None and model is None:
-        say("tuning does not beat the linear head on folds: the linear model is saved")
+        tried = len(facts["rungs"]) > 1
+        why = "tuning does not beat the linear head on folds" if tried else "no blocks were retrained"
+        say(f"{why}: the linear model is saved")
         made = learning.supervised(
             chosen_name, train, held, pool, {}, base, clock, refuse=refuse, seed=seed, project=Path(project),
             progress=progress, more={"tuning": facts},
@@ -175,9 +177,15 @@ def shrink(
             f"model {model.name!r} was made from label names alone, and shrinking needs labelled examples to judge on: fit a "
             "model on some first."
         )
+    learned = bool(model.card["backbone"].get("learned"))
+    if learned and data is None:
+        raise InputError(
+            f"the network of model {model.name!r} was itself trained on the examples it keeps, so they cannot show what is "
+            "lost; give labelled ones that it has not seen with --data."
+        )
     clock = Clock()
     with clock("read"):
-        train = examples(model, data)
+        train = unseen(model, examples(model, data), say) if learned else examples(model, data)
     with tempfile.TemporaryDirectory(prefix="headstart-") as folder:
         made = shrinking.shrink(
             model.backbone, train, Path(folder) / "made", max_loss=max_loss / 100, seed=seed, say=say
@@ -185,7 +193,7 @@ def shrink(
         shrunk = {"from": model.name, **made.facts}
         smaller = learning.supervised(
             chosen_name, train, None, None, {}, made.base, clock, seed=seed, project=Path(project), progress=progress,
-            more={"shrunk": shrunk}, carried=made.folder,
+            more={"shrunk": shrunk, "learned": learned}, carried=made.folder,
         )  # fmt: skip
     return smaller, {"name": smaller.name, **shrunk}
 
@@ -265,6 +273,22 @@ def _check(*, task: str | None, head: str, refuse: float, seed: int, broken: str
 
 def _name_of(data: object) -> str:
     return str(data) if isinstance(data, str | Path) and str(data) != "-" else "model"
+
+
+def _published(model: Model, say: Callable[[str], None]) -> Any:
+    """The base a model's blocks are retrained from: of one that was tuned the published one. Raises InputError."""
+    from headstart import tuning
+
+    base: Any = model.backbone
+    if model.card["backbone"].get("learned"):
+        if not hasattr(base, "base"):
+            raise InputError(
+                f"the network of model {model.name!r} was itself learned from these examples, so they cannot show what "
+                "tuning gains; tune the data, or the model it was made from."
+            )
+        base = base.base.at(base.card.cut)
+        say(f"starting from {base.card.name} as it was published, not from what model {model.name!r} made of it")
+    return tuning.exact(base)
 
 
 def _blocks(blocks: str | int) -> str:

@@ -207,6 +207,11 @@ class Static:
         )  # fmt: skip
 
     @property
+    def learned(self) -> bool:
+        """That it was learned from labelled rows, so that these rows prove nothing about it."""
+        return True
+
+    @property
     def taps(self) -> tuple[Tap, ...]:
         """None: there is nothing to cut."""
         return ()

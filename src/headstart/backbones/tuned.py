@@ -265,6 +265,11 @@ class Tuned:
         return {**asdict(found), "said": str(found)}
 
     @property
+    def learned(self) -> bool:
+        """That it was learned from labelled rows, so that these rows prove nothing about it."""
+        return True
+
+    @property
     def said(self) -> str:
         """What it is, in words: minilm, its last 2 of 6 blocks retrained."""
         known = self.description

@@ -44,8 +44,8 @@ def main() -> None:
     except SystemExit as done:
         if done.code == 130:
             print(
-                "headstart: interrupted. Run the same command again: what was embedded is not embedded twice; tune goes on "
-                "with --resume.",
+                "headstart: interrupted. Run the same command again: what was embedded is not embedded twice"
+                + ("; add --resume to go on where tune was." if "tune" in sys.argv[1:2] else "."),
                 file=sys.stderr,
             )
         raise

@@ -65,7 +65,11 @@ def show(
             "made from",
             f"{card['data']['name']}, {card['data']['used']:,} rows, SHA-256 {card['data']['digest'][:16]}...",
         ),
-        ("backbone", f"{card['backbone']['name']} ({card['backbone']['licence']}, {card['backbone']['precision']})"),
+        (
+            "backbone",
+            f"{card['backbone'].get('said') or card['backbone']['name']} ({card['backbone']['licence']}, "
+            f"{card['backbone']['precision']})",
+        ),
         ("head", card["head"]["name"] + (" with unlabelled rows" if card["head"]["pool"] else "")),
         ("made", f"{card['made']} by headstart {card['versions']['headstart']}, seed {card['seed']}"),
         ("digest", card["digest"]),

@@ -67,7 +67,9 @@ def tune(
     _rungs(facts)
     say()
     if model is None:
-        say(f"[bold]Tuning does not beat the linear head here[/]: model {facts['from']} stays as it is.")
+        tried = len(facts["rungs"]) > 1
+        what = "Tuning does not beat the linear head here" if tried else "No blocks were retrained"
+        say(f"[bold]{what}[/]: model {facts['from']} stays as it is.")
         return
     show_verdict(api.facts(model)["verdict"])
     say(f"Model [bold]{model.name}[/] saved. Report: {plain(model.folder)}/report.html")
@@ -168,5 +170,6 @@ def _pair(facts: dict[str, Any]) -> None:
             if number
             else f"{percent(facts['agreement'])} % of the answers the same"
         )
-        + f" on {facts['n']:,} examples that the student had not seen. The teacher has seen them: its figure flatters."
+        + f" on {facts['n']:,} examples that the student had not seen. The teacher has seen them, so that the student's "
+        "figure is a little too good; the teacher's is the one on its card."
     )

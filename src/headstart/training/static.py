@@ -138,7 +138,7 @@ def _begun(
     if most < need:
         raise InputError(
             f"{need:,} pieces of {width} numbers take {need * piece / 1e6:.1f} MB, and {megabytes:g} MB are allowed: "
-            "allow more, or a smaller width."
+            "allow more with --max-mb."
         )
     E = rng.normal(size=(len(count), width)).astype(np.float32) if start is None else np.asarray(start[: len(count)])
     kept = set(known.pieces) if most >= len(known.pieces) else vocabulary.chosen(known, E, used, most)
