@@ -8,14 +8,11 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from headstart.distance import (
     Agreement,
     Fragments,
     alike,
-    effective_rank,
     fragments,
     neighbour_agreement,
     verdict,
@@ -81,7 +78,6 @@ def test_groups_and_equal_rows_are_no_neighbours():
 def test_rows_that_are_all_equal_say_nothing():
     found = neighbour_agreement(np.ones((20, 4)), np.arange(20) % 2)
     assert (found.low, found.high) == (0.0, 1.0)
-    assert effective_rank(np.ones((20, 4))) == (0.0, 0.0)
     assert alike(np.ones((20, 4))) == pytest.approx(1)
 
 
@@ -100,28 +96,6 @@ def test_arrays_that_do_not_fit_are_refused(X, y):
         neighbour_agreement(X, np.array(y))
     with pytest.raises(ValueError):
         neighbour_agreement(np.array([[np.nan], [1.0]]), np.array([0, 1]))
-
-
-def test_effective_rank_of_known_spectra():
-    Q = np.linalg.qr(np.random.default_rng(0).standard_normal((100, 5)) - 0.0)[0]
-    Q = np.linalg.qr(Q - Q.mean(0))[0]  # centred and orthonormal
-    assert effective_rank(Q) == pytest.approx((5, 5), rel=1e-6)
-    s = np.array([4.0, 2, 1, 1, 0])
-    p = s[:4] / s.sum()
-    expected = np.exp(-(p * np.log(p)).sum()), (s**2).sum() ** 2 / (s**4).sum()
-    assert effective_rank(Q * s) == pytest.approx(expected, rel=1e-6)
-    assert effective_rank((Q * s).T @ np.eye(100))[0] <= 4 + 1e-9  # wider than long
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(2, 30), st.integers(1, 12), st.integers(0, 10**6), st.floats(0.1, 100))
-def test_ranks_are_bounded_and_know_no_scale_or_turn(n, d, seed, scale):
-    rng = np.random.default_rng(seed)
-    X = rng.standard_normal((n, d))
-    rank, ratio = effective_rank(X)
-    assert 0.99 <= ratio <= rank + 1e-6 <= min(n - 1, d) + 1e-3
-    turn = np.linalg.qr(rng.standard_normal((d, d)))[0]
-    assert effective_rank(scale * X @ turn) == pytest.approx((rank, ratio), rel=1e-3)
 
 
 def test_alike_is_the_mean_cosine_of_pairs():

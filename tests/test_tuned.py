@@ -536,10 +536,10 @@ def test_rows_a_network_was_trained_on_prove_nothing_about_it(model, tmp_path):
     """What is judged on them flatters: shrinking asks for others, and leaves out those it was trained on."""
     project = model.folder.parents[2]
     assert model.card["backbone"]["learned"] is True
-    with pytest.raises(InputError, match="itself trained on the examples it keeps.*--data"):
+    with pytest.raises(InputError, match=r"itself trained on the examples it keeps.*--data"):
         api.shrink(model.name, project=project)
     kept = kept_examples(model)
-    with pytest.raises(InputError, match="every row of .* is among the examples"):
+    with pytest.raises(InputError, match=r"every row of .* is among the examples"):
         unseen(model, kept, lambda line: None)
     said = []
     more = read(

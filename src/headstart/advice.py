@@ -77,7 +77,8 @@ def command(facts: Facts, data: str) -> str | None:
         cut = "" if best["rung"] == ladder.NO_NETWORK else f" --cut {best['cut']}"
         return f"headstart fit {data} --backbone {best['backbone']}{cut}"
     k = facts["blocks"] if best["rung"] == ladder.ALL else best["rung"].removeprefix("blocks:")
-    return f"headstart tune {data} --blocks {k}"
+    base = "" if best["backbone"] == "minilm" else f" --backbone {best['backbone']}"
+    return f"headstart tune {data} --blocks {k}{base}"
 
 
 def warnings(facts: Facts) -> list[str]:

@@ -31,7 +31,7 @@ from headstart.choosing import DEALS, LEAST, SMALL, TIMED, figure, mean, points,
 from headstart.dataset import Dataset
 from headstart.domain import far
 from headstart.embedding import readable
-from headstart.errors import InputError, MissingExtra
+from headstart.errors import InputError, MissingExtra, ModelError
 from headstart.features import embed
 from headstart.folds import folds, tied
 from headstart.head import CLASSIFICATION
@@ -317,7 +317,7 @@ def _tuned(
             pace = max(one.seconds, 1e-3) / max(guess.get(one.k, 0.0), 1e-3)
             right = np.asarray(one.right, np.float64)
             yield Rung(one.rung, right, right, one.seconds, ms, size, exact.card.name, exact.card.cut)
-    except (MissingExtra, InputError) as error:  # no torch, or a network that cannot be trained
+    except (MissingExtra, InputError, ModelError) as error:  # no torch, or a network that cannot be trained
         done = {rung.rung for rung in found}
         yield from (Rung(name, why=str(error)) for k in ks if (name := ladder.named(k, blocks)) not in done)
     finally:

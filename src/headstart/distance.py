@@ -3,8 +3,6 @@
 Four measures, each on arrays:
 
 - `neighbour_agreement`: how often the nearest other examples carry the same label, where chance would give `chance`;
-- `effective_rank`: in how many directions the features spread (Roy and Vetterli 2007, section 2) and the participation
-  ratio; examples that a network takes to be all alike spread in few;
 - `alike`: the mean cosine between two examples;
 - `fragments`: how many tokens a tokeniser needs a word. Language it was made for comes in whole words.
 
@@ -152,30 +150,6 @@ def _interval(values: NDArray[np.float64], share: float) -> tuple[float, float]:
     middle = (share + z * z / (2 * worth)) / (1 + z * z / worth)
     half = z / (1 + z * z / worth) * math.sqrt(share * (1 - share) / worth + z * z / (4 * worth * worth))
     return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def effective_rank(X: NDArray[Any]) -> tuple[float, float]:
-    """In how many directions centred features (n, d) spread: (effective rank, participation ratio), 0 to min(n - 1, d).
-
-    The exponential of the entropy of the singular values, each by its share of their sum (Roy and Vetterli 2007,
-    section 2); and (sum l)^2 / sum l^2 over the eigenvalues l of the covariance. Both 0 where all rows are equal. Of more
-    than 4,000 rows the first 4,000 of an even sample count. Raises ValueError.
-    """
-    X = np.asarray(X, np.float64)
-    if X.ndim != 2 or not np.isfinite(X).all():
-        raise ValueError(f"X must be finite and (n, d), not {X.shape}")
-    if len(X) > MOST:
-        X = X[np.linspace(0, len(X) - 1, MOST).astype(int)]
-    if len(X) < 2:
-        return 0.0, 0.0
-    Z = X - X.mean(0)
-    values = np.maximum(np.linalg.eigvalsh(Z.T @ Z if Z.shape[1] <= len(Z) else Z @ Z.T), 0.0)
-    if values.sum() <= 1e-12 * max(1.0, float((X**2).sum())):
-        return 0.0, 0.0
-    values[values < values.max() * 1e-12] = 0.0
-    shares = np.sqrt(values) / np.sqrt(values).sum()
-    shares = shares[shares > 0]
-    return float(np.exp(-(shares * np.log(shares)).sum())), float(values.sum() ** 2 / (values**2).sum())
 
 
 def alike(X: NDArray[Any]) -> float:

@@ -376,6 +376,8 @@ def _kept(
             pool=None if lesson.pool is None else lesson.P[len(train) :], held=test, refuse=refuse, seed=lesson.seed,
             spaces=student.spaces,
         )  # fmt: skip
+    if learned.facts["estimate"] is not None:
+        learned.facts["estimate"]["how"] += ", but its teacher had seen them"
     spread = np.sort(np.random.default_rng(lesson.seed).permutation(len(train))[: saved.PROBE_COUNT[train.modality]])
     about = {**backbone_facts(student.base), "agreement": None, "carried": student.folder is not None}
     return keep(

@@ -1,6 +1,6 @@
-"""How well features suit labels, without training a head: LogME and the H-score, for a shortlist of backbones.
+"""How well features suit labels, without training a head: LogME, for a shortlist of backbones.
 
-Both are single numbers, larger is better, comparable between backbones on the same rows and labels only. They rank
+A single number, larger is better, comparable between backbones on the same rows and labels only. It ranks
 well enough to leave out the hopeless, not well enough to decide (weighted Kendall's tau of about 0.67 with accuracy
 after training, on average over published comparisons).
 
@@ -60,45 +60,6 @@ def logme(X: NDArray[Any], y: NDArray[Any]) -> float:
         - n / 2 * np.log(2 * np.pi)
     )
     return float((evidence / n).mean())
-
-
-def h_score(X: NDArray[Any], y: NDArray[Any], *, shrunk: bool = True) -> float:
-    """tr(cov(X)^-1 cov(E[X | y])): how much of the features' variation, measured in its own spread, is between classes.
-
-    Bao et al. (2019), definition 2; from 0 to c - 1. Shrunk, the default: the covariance is drawn towards a multiple of
-    the identity (Ledoit and Wolf 2004), without which the figure is worthless as soon as d nears n (Ibrahim et al. 2021,
-    section 4.1).
-
-    X: (n, d). y: (n,) integer codes, -1 for rows without a label (left out). Raises ValueError.
-    """
-    y = np.asarray(y)
-    if y.ndim != 1 or y.dtype.kind not in "iu":
-        raise ValueError(f"the H-score is for class codes (n,), not for {y.dtype} of shape {y.shape}")
-    X, T = _targets(X, y)
-    n, d = X.shape
-    X = X - X.mean(0)
-    count = T.sum(0)  # (c,)
-    M = (T.T @ X) / np.sqrt(count * n)[:, None]  # (c, d): M^T M is the covariance of the class means
-    C = X.T @ X / n
-    share, level = (_shrinkage(X, C), np.trace(C) / d) if shrunk else (0.0, 0.0)
-    if np.trace(C) <= FLOOR:
-        return 0.0
-    C *= 1 - share
-    C[np.diag_indices(d)] += share * level
-    if shrunk and share > 1e-9:
-        solved = np.linalg.solve(C, M.T)
-    else:
-        solved = np.linalg.pinv(C, hermitian=True) @ M.T
-    return float((1 - share) * (M.T * solved).sum())
-
-
-def _shrinkage(X: Floats, C: Floats) -> float:
-    """The share of the identity in the covariance C of centred X (Ledoit and Wolf 2004, section 3.2), 0 to 1."""
-    n, d = X.shape
-    level = np.trace(C) / d
-    spread = (C**2).sum() / d - level**2
-    noise = (((X**2).sum(1) ** 2).sum() / n - (C**2).sum()) / (d * n)
-    return float(np.clip(noise / spread, 0.0, 1.0)) if spread > 0 else 1.0
 
 
 def _projected(X: Floats, T: Floats) -> tuple[Floats, Floats]:

@@ -172,7 +172,14 @@ def _student(facts: Facts) -> list[str]:
     if facts["task"] == "regression":
         told = f"gives numbers that correlate with its by {alike:.3f}"
     speed = "about its speed" if abs(times - 1) <= 0.2 else f"{float(f'{times:.2g}'):,g} times its speed"
-    return [f"A student of {found['from']}: {told} at {speed}."]
+    line = f"A student of {found['from']}: {told} at {speed}."
+    if facts.get("test") is not None:
+        return [line]
+    return [
+        line,
+        "Its figure flatters: the student had not seen these examples, but its teacher had, and tells of them through its "
+        "other answers. Measure it on examples that neither has seen: headstart evaluate.",
+    ]
 
 
 def _base(facts: Facts) -> list[str]:

@@ -151,4 +151,4 @@ def cache(
         print_json(found)
     else:
         done = "cleared, was " if clear else ""
-        say(f"{plain(found['folder'])}: {done}{found['bytes'] / 1e6:,.1f} MB")
+        say(f"{plain(found['folder'])}, and states beside it: {done}{found['bytes'] / 1e6:,.1f} MB")

@@ -45,9 +45,9 @@ def distilled(facts: Record) -> str:
     said = f"Measured on {plural(n, called.row)} held out from the student." if n is not None and n >= 0 else ""
     more = f"It also learned from {plural(free, called.row)} without a label." if free is not None and free >= 1 else ""
     warning = (
-        f"<strong>The teacher has seen the {called.rows} its figure is from</strong>, unless others were given, and the"
-        f" student has not: the teacher's figure is too good, and so what the student seems to lose is too much. Only"
-        f" {called.rows} that neither has seen compare them fairly."
+        f"The student has not seen the {called.rows} its figure is from, <strong>but its teacher has</strong>, and tells of"
+        f" them through its other answers: the figure flatters, by much where labels are wrong. The teacher's own figure is"
+        f" the one on its card. Only {called.rows} that neither has seen compare them fairly: headstart evaluate."
         if table and record(given.get("teacher"))
         else ""
     )
@@ -126,7 +126,7 @@ def _row(name: str, source: Record, share: bool) -> Strip:
     )
     mine = name == "student"
     if not mine:
-        name += " <small>not held out</small>"
+        name += " <small>by its card</small>"
     return Strip(
         name, value, low, high, None, cells, f"interval {interval}" if interval else "", strong=mine, pale=not mine
     )

@@ -57,7 +57,8 @@ def tuned(facts: Record) -> str:
         held = called.rows if n is None else plural(n, called.row)
         how += p(
             f"Every rung was judged on the same {held} held out. <dfn>Gain</dfn> is over the head alone, with twice its"
-            " standard error (±): a rung is kept when its gain is more than half of that."
+            " standard error (±). With many examples a rung is kept when its gain is more than half of that; with few,"
+            " where folds tell little, also what tuning usually brings is weighed in."
         )
     if losses:
         how += p(
