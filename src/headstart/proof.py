@@ -142,6 +142,18 @@ class _Judged:
             return "held out"
         return f"cross-fitted in {k} folds" + (f", {repeats} times" if repeats > 1 else "")
 
+    def inner(self) -> NDArray[np.integer[Any]]:
+        """(n,) folds of the rows that have a score, to learn from some what is tried on others; dealt anew where all of
+        them were held out together.
+        """
+        rows, fold = self.tested(), self.dealt[0]
+        if len(np.unique(fold[rows])) > 1 or len(rows) < 2:
+            return fold
+        target = self.train.y if self.train.task == CLASSIFICATION else self.train.T
+        found = np.full(len(fold), -1, np.int8)
+        found[rows] = folds(target[rows], groups=self.groups[rows], seed=self.seed)[0]
+        return found
+
     def within(self, rows: NDArray[np.int64]) -> Spaces:
         """The spaces of some rows alone, numbered anew."""
         place = np.full(len(self.train), -1, np.int64)
@@ -208,7 +220,7 @@ def _one_label(judged: _Judged, refuse: float) -> _Proven:
     rows, y = judged.tested(), judged.train.y
     if not len(rows):
         return _Proven(Calibration(), None, None, {})
-    calibration, reliability = calibrate(choice.scores[0], y, fold=judged.dealt[0], seed=seed)
+    calibration, reliability = calibrate(choice.scores[0], y, fold=judged.inner(), seed=seed)
     P = np.zeros(choice.scores.shape[1:], np.float32)
     P[rows] = calibration.apply(choice.scores[0][rows])
     said = choice.scores[:, rows].argmax(2)  # (repeats, n)
@@ -241,9 +253,9 @@ def _several_labels(judged: _Judged, refuse: float) -> _Proven:
     if not len(rows):
         return _Proven(Calibration(several=True), None, np.full(len(train.labels), 0.5, np.float32), {})
     T, groups = judged.T[rows], judged.groups[rows]
-    calibration, reliability = calibrate_multilabel(choice.scores[0][rows], T, fold=judged.dealt[0][rows], seed=seed)
+    calibration, reliability = calibrate_multilabel(choice.scores[0][rows], T, fold=judged.inner()[rows], seed=seed)
     P = calibration.apply(choice.scores[0][rows])
-    tuned = tune(P, T, fold=judged.dealt[0][rows], seed=seed)
+    tuned = tune(P, T, fold=judged.inner()[rows], seed=seed)
     found = evaluation.report_multilabel(T, P, train.labels, chosen=tuned.chosen, groups=groups, seed=seed)
     strange, caught = unknown.learn(
         judged.X[rows], None, None, groups=groups, share=refuse, seed=seed, spaces=judged.within(rows)
