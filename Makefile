@@ -19,13 +19,13 @@ demo: $(VENV)/.core
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m "slow and not torch"
 
 test-torch: $(VENV)/.torch
-	$(BIN)/python -m pytest -m torch
+	$(BIN)/python -m pytest -m torch -n 2 --dist loadfile
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
@@ -61,4 +61,5 @@ $(VENV)/.torch: $(VENV)/.test
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.torch
+	$(PIP) "setfit>=1.1"
 	touch $@

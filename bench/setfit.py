@@ -57,7 +57,7 @@ def peer(train: str, test: str) -> None:
     print("RESULT " + json.dumps({"accuracy": right, "seconds": seconds}))
 
 
-def rows(only: str = "") -> list[Row]:
+def rows() -> list[Row]:
     """Two sizes."""
     train, test = halves(texts.polarity())
     made = []

@@ -131,7 +131,7 @@ def test_a_tuned_rung_that_is_better_by_more_than_its_noise_is_recommended():
     assert by_name(found)["blocks:3"]["tie"]
     assert by_name(found)["all"]["tie"]
     assert any("blocks:3 or all: a tie" in line for line in found["sentences"])
-    assert advice.command(found, "a b.csv") == "headstart tune 'a b.csv' --blocks 2"
+    assert advice.command(found, "a b.csv") == "headstart tune 'a b.csv' --blocks 2 --backbone toy"
 
 
 def test_the_tuner_gets_the_rows_the_folds_and_what_is_left_of_the_time():

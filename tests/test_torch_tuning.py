@@ -147,12 +147,14 @@ def test_what_frozen_features_cannot_tell_retrained_ones_can(hard):
 
 def test_better_is_more_than_the_noise(hard):
     ground, tried = hard
-    for gained, expected in ((0, False), (1, False), (3, True), (30, True)):
+    several = tried.networks * 2 if len(tried.networks) == 1 else tried.networks
+    assert len(several) > 1
+    for gained, once, folds in ((0, False, False), (1, False, False), (3, False, True), (30, True, True)):
         right = np.zeros(len(ground.data))
         right[:gained] = 1
-        assert (
-            tuning.better(ground, replace(tried, right=np.zeros_like(right)), replace(tried, right=right)) is expected
-        )
+        for networks, expected in ((several[:1], once), (several, folds)):
+            one, other = (replace(tried, right=r, networks=networks) for r in (np.zeros_like(right), right))
+            assert tuning.better(ground, one, other) is expected
     mixed = np.array([1.0, 0.0] * 40)
     mixed[:6] = 1
     assert not tuning.better(ground, replace(tried, right=1 - mixed), replace(tried, right=mixed))

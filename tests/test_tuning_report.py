@@ -200,7 +200,7 @@ def test_a_student_stands_beside_its_teacher():
         "97.0\u202f%95.0 to 99.0\u202f%37790.3\u202fMB",
         "85.0\u202f%80.0 to 89.0\u202f%122,7706.66\u202fMB",
         "Measured on 240 rows held out from the student. It also learned from 1,200 rows without a label.",
-        "The teacher has seen the rows its figure is from, unless others were given, and the student has not",
+        "The student has not seen the rows its figure is from, but its teacher has",
         "text number 0 row 7",
         "7 more rows",
     ):

@@ -309,4 +309,6 @@ def _pair(what: str, value: object) -> tuple[int, int]:
 def _three(what: str, value: object) -> tuple[float, float, float]:
     if not isinstance(value, list | tuple) or len(value) != 3:
         raise ValueError(f"{what} {value!r} is not a list of three numbers")
+    if any(isinstance(one, bool) or not isinstance(one, int | float) for one in value):
+        raise ValueError(f"{what} {value!r} is not a list of three numbers")
     return tuple(value)

@@ -148,7 +148,7 @@ class _Judged:
         """
         rows, fold = self.tested(), self.dealt[0]
         if len(np.unique(fold[rows])) > 1 or len(rows) < 2:
-            return fold
+            return np.asarray(fold)
         target = self.train.y if self.train.task == CLASSIFICATION else self.train.T
         found = np.full(len(fold), -1, np.int8)
         found[rows] = folds(target[rows], groups=self.groups[rows], seed=self.seed)[0]

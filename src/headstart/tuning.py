@@ -254,11 +254,14 @@ def _network(facts: dict[str, Any], arrays: dict[str, Any], changed: dict[str, A
 def better(standing: Ground, one: Tried, other: Tried) -> bool:
     """Whether `other` is kept in place of the cheaper `one`.
 
-    It must be better on the held-out rows by more than the noise of the difference; where several networks are trained
-    on few rows and the head alone is the cheaper, `ground.likely` tells.
+    It must be better on the held-out rows by more than the noise of the difference; by twice as much where one part was
+    held out, once, as the same rows chose the epoch. Where several networks are trained on few rows and the head alone
+    is the cheaper, `ground.likely` tells.
     """
     loss, noise = standing.behind(other, one)
-    if one.networks or len(other.networks) < 2:
+    if len(other.networks) < 2:
+        return -loss > 2 * noise
+    if one.networks:
         return -loss > noise
     return likely(-loss, noise, (0.0 if standing.task == REGRESSION else 1.0) - float(np.nanmean(one.right)))
 
