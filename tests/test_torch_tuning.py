@@ -457,7 +457,7 @@ def test_where_the_head_alone_is_right_nothing_is_tuned(project):
     assert not (project / "unfinished" / "kinds").exists()
     done = command("tune", "kinds", "--blocks", "2", "--project", project)
     assert done.exit_code == 0
-    assert "does not beat the linear head here: model kinds stays as it is" in done.output
+    assert "No blocks were retrained: model kinds stays as it is" in done.output
     found = json.loads(command("tune", "kinds", "--blocks", "2", "--project", project, "--json").stdout)
     assert list(found) == ["tuning"]
     assert (found["tuning"]["from"], found["tuning"]["kept"]) == ("kinds", "linear")
@@ -647,6 +647,7 @@ def test_who_interrupts_is_told_how_to_go_on(monkeypatch, capsys):
     from headstart import cli
 
     monkeypatch.setattr(cli, "app", lambda: sys.exit(130))
+    monkeypatch.setattr(sys, "argv", ["headstart", "tune", "birds.csv"])
     with pytest.raises(SystemExit):
         cli.main()
     assert "tune" in (said := capsys.readouterr().err)

@@ -23,7 +23,7 @@ from headstart.embedding import readable
 from headstart.errors import InputError, ModelError
 from headstart.ground import Ground, Network, Tried, ground
 from headstart.halved import halved
-from headstart.head import REGRESSION
+from headstart.head import CLASSIFICATION, REGRESSION
 from headstart.heads.linear import Linear
 from headstart.heads.ridge import Ridge
 from headstart.keeping import Clock, backbone_facts, keep, origin
@@ -75,6 +75,9 @@ def retrain(
     with clock("fit"):
         standing = ground(base, train, X, seed=seed, names=named, pool=free)
         say(f"linear head on frozen features: {_told(standing, standing.first)}")
+        if train.task == CLASSIFICATION and float(np.nanmean(standing.first.right)) == 1.0:
+            say("the linear head is right on every held-out row: nothing is left to gain")
+            steps = []
         tried, stopped = _climbed(standing, steps, rank, deadline, folder, say, progress)
         best = standing.first
         for one in tried:

@@ -30,7 +30,7 @@ from headstart.backbone import Backbone
 from headstart.errors import InputError
 from headstart.ground import LARGE, VERY_FEW, Floats, Ground, Network, Start, Tried, likely
 from headstart.halved import Halves, choices, halved
-from headstart.head import CLASSIFICATION, REGRESSION
+from headstart.head import REGRESSION
 from headstart.selection import right
 from headstart.states import States, collect
 
@@ -99,9 +99,6 @@ def climb(
     from headstart import training
 
     training.torch()
-    if standing.task == CLASSIFICATION and float(np.nanmean(standing.first.right)) == 1.0:
-        say("the linear head is right on every held-out row: nothing is left to gain")
-        return
     for tap, k, rung in steps:
         start = time.monotonic()
         halves = halved(standing.base, tap)
@@ -187,7 +184,8 @@ def seconds(standing: Ground, halves: Halves, states: States, how: Any) -> float
     n = int((standing.fold != standing.judged[0]).sum()) + len(states) - len(labelled)
     start = standing.start(labelled)
     size = max(2, min(how.batch, len(states) // 4))
-    some = np.sort(np.random.default_rng(0).permutation(len(states))[: 4 * size])
+    many = 16 if len(states) > 64 * size else 4  # batches; of many rows those of like length stand together
+    some = np.sort(np.random.default_rng(0).permutation(len(states))[: many * size])
     at: list[float] = []
     loop.train(
         halves, task_of(standing, states, start), some, some[:0], start, replace(how, epochs=1, batch=size), seed=0,
