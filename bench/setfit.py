@@ -65,7 +65,7 @@ def rows() -> list[Row]:
         folder = Path(name)
         for what, some, more in (
             ("32 per class", texts.few(train, 32, 0)[0], {}),
-            ("full", train, {"budget": CAP / 10}),
+            ("full", train, {"blocks": 2}),
         ):
             ours = tuned(some, test, folder, **more)
             done = run([sys.executable, "-m", "bench.setfit", str(folder / "train.csv"), str(folder / "test.csv")])
