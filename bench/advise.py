@@ -92,7 +92,7 @@ def exhaustive(train: list, test: list, base_name: str, folder: Path) -> tuple[d
         model = headstart.fit(rows, test=held, name=rung, backbone=base, cut=cut, views=False, project=folder)
         found[rung] = api.facts(model)["test"]["accuracy"]
     data, late = read(rows), []
-    data, X = readable(data, exact := tuning.exact(backbones.load(base_name)))
+    data, X = readable(data, exact := backbones.exact(backbones.load(base_name)))
     known = read(held, known=data.labels)
     standing = ground(exact, data, X, seed=0)
     for step in tuning.rungs(exact, "auto"):

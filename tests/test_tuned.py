@@ -517,8 +517,8 @@ def test_an_export_holds_all_of_it(model, tmp_path):
 def test_shrinking_keeps_what_was_retrained():
     base = tuned.Tuned.open(ROOT / "tests" / "saved" / "format-3-tuned")
     assert base.card.name == minilm.NAME
-    assert shrinking._exact(base) is base
-    assert shrinking._exact(minilm.MiniLM("int8", "6")) == minilm.MiniLM("float32", "6")
+    assert backbones.exact(base) is base
+    assert backbones.exact(minilm.MiniLM("int8", "6")) == minilm.MiniLM("float32", "6")
 
 
 def test_a_tuned_network_is_shrunk_as_it_is(model, tmp_path):

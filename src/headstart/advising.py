@@ -36,6 +36,7 @@ from headstart.features import embed
 from headstart.folds import folds, tied
 from headstart.head import CLASSIFICATION
 from headstart.licence import refused
+from headstart.progress import Progress
 from headstart.rowcache import Cache
 from headstart.rung import Floats, Forecast, Ground, Rung, behind, chosen, facts
 from headstart.selection import judged
@@ -47,7 +48,6 @@ SHALLOW = 0.02  # share of the operations up to which a cut is no network: token
 ROOM = 0.005  # error that is not worth another rung
 
 Say = Callable[[str], None]
-Progress = Callable[[str, int, int | None], None]
 
 
 class Tried(Protocol):
@@ -279,9 +279,8 @@ def _tuned(
     if why or climb is None:
         yield from (Rung(ladder.named(k, blocks), why=why) for k in ks)
         return
-    from headstart import tuning
 
-    exact = tuning.exact(base)
+    exact = backbones.exact(base)
     ms = milliseconds(exact, ground.timed)
     above = {k: 1 - exact.taps[-1 - k].operations for k in ks}
     guess = {k: ladder.effort(len(ground.part), ms, above[k]) for k in ks}

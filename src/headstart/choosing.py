@@ -32,6 +32,7 @@ from headstart.features import embed
 from headstart.folds import folds, tied
 from headstart.head import CLASSIFICATION, MULTILABEL, REGRESSION
 from headstart.licence import refused
+from headstart.progress import Progress
 from headstart.rowcache import Cache
 from headstart.selection import judged
 
@@ -44,7 +45,6 @@ FEW = 100  # rows below which a choice is said to be rough
 FILTERED = 16  # cuts of one backbone that are judged by heads; of more, those LogME likes best
 
 Say = Callable[[str], None]
-Progress = Callable[[str, int, int | None], None]
 
 
 def suitable(modality: str, names: Sequence[str] | None, limits: Limits) -> tuple[list[Backbone], list[dict[str, str]]]:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart import proof, saved, tuning
+from headstart import backbones, proof, saved, tuning
 from headstart.backbone import Backbone
 from headstart.backbones import static, tuned
 from headstart.candidates import cuts, megabytes, share_below
@@ -35,8 +35,9 @@ from headstart.ground import FEW, MOST_POOL, ground
 from headstart.head import CLASSIFICATION, MULTILABEL, REGRESSION, Head
 from headstart.keeping import Clock, backbone_facts, keep, origin
 from headstart.model import Model
-from headstart.selection import Choice, right
-from headstart.tuning import Progress, Say
+from headstart.progress import Progress
+from headstart.selection import Choice, agreement, right
+from headstart.tuning import Say
 
 Floats = NDArray[np.float32]
 TIMED = 400  # contents that speed is measured on
@@ -241,7 +242,7 @@ def _mlp(lesson: Lesson, base: Backbone, carried: Path | None, progress: Progres
 
 def _blocks(lesson: Lesson, base: Backbone, k: int, folder: Path, progress: Progress, say: Say) -> Student:
     """The first blocks of the base, all retrained on the teacher's answers."""
-    base = tuning.exact(base)
+    base = backbones.exact(base)
     tuned.ready(base)
     whole = base.at(base.card.cut)
     short = [cut for cut in cuts(whole) if share_below(whole, cut) < share_below(whole, whole.card.cut)]
@@ -294,19 +295,10 @@ def _facts(teacher: Model, student: Student, lesson: Lesson, to: str) -> dict[st
             value, low, high = own["accuracy"], own["low"], own["high"]
         found[what] = {"accuracy": value, "low": low, "high": high, "per_second": round(rate, 1), "mb": round(mb, 3)}
     return {
-        **found, "agreement": _alike(student.scores[held], taught[held], task), "quicker": speed[1] / max(speed[0], 1e-9),
+        **found, "agreement": agreement(student.scores[held], taught[held], task), "quicker": speed[1] / max(speed[0], 1e-9),
         "smaller": size[0] / max(size[1], 1e-9), "disagree": _disagree(student.scores, taught, held, rows, task),
         "task": task,
     }  # fmt: skip
-
-
-def _alike(a: Floats, b: Floats, task: str) -> float:
-    """The share of rows with the same answer; for a number the correlation."""
-    if task == REGRESSION:
-        return float(np.corrcoef(a[:, 0], b[:, 0])[0, 1]) if len(a) > 1 else 1.0
-    return (
-        float(((a > 0) == (b > 0)).all(1).mean()) if task == MULTILABEL else float((a.argmax(1) == b.argmax(1)).mean())
-    )
 
 
 def _disagree(

@@ -131,7 +131,8 @@ def ground(
     """Deal the rows to folds, unless they are dealt, and find the linear head.
 
     X (n, d): features of the rows at the base's cut. names (c, d): of what the label names mean. pool: rows without a
-    label with their features; used where the linear head gains from them, or always when not `strict`. Raises InputError for too few rows.
+    label with their features; used where the linear head gains from them, or always when not `strict`. Raises InputError
+    for too few rows.
     """
     n, T = len(data), data.targets()
     groups = tied(*(() if data.group is None else (data.group,)), keys=data.keys)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,11 @@ from headstart.features import embed
 from headstart.head import CLASSIFICATION
 from headstart.keeping import Clock, backbone_facts, keep, origin
 from headstart.model import Model
+from headstart.progress import Progress
 from headstart.rowcache import Cache
 
 LOOKED = 2_000  # rows that the advice to tune is made from
 MOST_VIEWED = 5_000  # pictures that are embedded a second time, mirrored
-
-Progress = Callable[[str, int, int | None], None]
 
 
 def supervised(

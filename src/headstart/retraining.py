@@ -28,10 +28,10 @@ from headstart.heads.linear import Linear
 from headstart.heads.ridge import Ridge
 from headstart.keeping import Clock, backbone_facts, keep, origin
 from headstart.model import Model
+from headstart.progress import Progress
 
 Floats = NDArray[np.float32]
 Say = Callable[[str], None]
-Progress = Callable[[str, int, int | None], None]
 CLOSE = 1e-4  # how far torch and ONNX Runtime may be apart in a feature value
 
 

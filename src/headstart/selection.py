@@ -219,6 +219,15 @@ def right(S: Array, T: Array, task: str) -> NDArray[np.float64]:
     return found
 
 
+def agreement(a: Array, b: Array, task: str) -> float:
+    """The share of rows with the same answer in scores (n, c), 0 deciding of several labels; of a number the correlation."""
+    if task == REGRESSION:
+        return float(np.corrcoef(a[:, 0], b[:, 0])[0, 1]) if len(a) > 1 else 1.0
+    if task == MULTILABEL:
+        return float(((a > 0) == (b > 0)).all(1).mean())
+    return float((a.argmax(1) == b.argmax(1)).mean())
+
+
 def _merit(right: NDArray[np.float64]) -> float:
     held = np.isfinite(right)
     return float(right[held].mean()) if held.any() else -np.inf

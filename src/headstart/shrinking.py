@@ -32,8 +32,8 @@ from headstart.dataset import Dataset
 from headstart.embedding import readable
 from headstart.errors import InputError
 from headstart.folds import folds, tied
-from headstart.head import CLASSIFICATION, MULTILABEL, REGRESSION
-from headstart.selection import judged
+from headstart.head import CLASSIFICATION
+from headstart.selection import agreement, judged
 
 MOST = 3_000  # rows the steps are judged on
 MADE_FROM = (0, 1)  # folds whose rows the steps are made from; the other three judge
@@ -74,19 +74,10 @@ class Step:
         loss, give = (0.0, 0.0) if self is whole else mean((whole.right - self.right)[held], groups[held])
         return {
             "name": self.name, "accuracy": accuracy, "low": low, "high": high, "loss": loss, "loss_low": loss - give,
-            "loss_high": loss + give, "agreement": _agreement(self.answers[held], whole.answers[held], task),
+            "loss_high": loss + give, "agreement": agreement(self.answers[held], whole.answers[held], task),
             "mb": round(self.mb, 2), "ms": round(self.ms, 3), "n": int(held.sum()), "kept": False, "notes": list(self.notes),
             "seconds": round(self.seconds, 1),
         }  # fmt: skip
-
-
-def _agreement(a: NDArray[np.float32], b: NDArray[np.float32], task: str) -> float:
-    """The share of rows with the same answer; for a number the correlation."""
-    if task == REGRESSION:
-        return float(np.corrcoef(a[:, 0], b[:, 0])[0, 1]) if len(a) > 1 else 1.0
-    if task == MULTILABEL:
-        return float(((a > 0) == (b > 0)).all(1).mean())
-    return float((a.argmax(1) == b.argmax(1)).mean())
 
 
 @dataclass(frozen=True)
@@ -145,7 +136,7 @@ def shrink(
             f"the network of {base.card.name} is in 8-bit integers already, so there is little left to take; shrink a model "
             "on the base as it was published."
         )
-    exact = _exact(base)
+    exact = backbones.exact(base)
     exact.portable()  # raises for what has no network
     bench = Bench(data, base, seed)
     whole = bench.step("as it is", base)
@@ -206,13 +197,6 @@ class NothingSmaller(InputError):
 def _in_integers(base: Backbone) -> bool:
     """Whether its published network, not only the one that runs, is in 8-bit integers."""
     return base.card.precision != "float32" and base.card.name not in backbones.USUAL.values()
-
-
-def _exact(base: Backbone) -> Backbone:
-    """The backbone in float32, where it is built in and runs in int8; one that was retrained is in float32."""
-    card = base.card
-    int8 = card.precision != "float32" and card.name in backbones.USUAL.values()
-    return backbones.load(card.name, cut=card.cut) if int8 else base
 
 
 def _depths(bench: Bench, exact: Backbone, whole: Step, say: Say) -> list[Step]:

@@ -25,28 +25,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from headstart import backbones, journal
+from headstart import journal
 from headstart.backbone import Backbone
 from headstart.errors import InputError
 from headstart.ground import LARGE, VERY_FEW, Floats, Ground, Network, Start, Tried, likely
 from headstart.halved import Halves, choices, halved
 from headstart.head import REGRESSION
+from headstart.progress import Progress
 from headstart.selection import right
 from headstart.states import States, collect
 
 Say = Callable[[str], None]
-Progress = Callable[[str, int, int | None], None]
 
 ENOUGH = 100  # held-out rows that may decide after how many epochs to stop
 LABELLED = 3.0  # unlabelled rows that a labelled one counts for
-
-
-def exact(base: Backbone) -> Backbone:
-    """The base in float32, where it is built in and would run in int8: only that can be trained."""
-    card = base.card
-    if card.precision != "float32" and card.name in backbones.USUAL.values():
-        return backbones.load(card.name, cut=card.cut)
-    return base
 
 
 def taps(base: Backbone) -> list[tuple[str, int]]:

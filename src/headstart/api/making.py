@@ -105,7 +105,7 @@ def tune(
     an interrupted run. Returns the model, and what was tried; where nothing beats the linear head the model of `data` is
     the linear one, and of a model None. Raises MissingExtra without torch, InputError, NotFound, DataError, ModelError.
     """
-    from headstart import ladder, retraining, training, tuning
+    from headstart import ladder, retraining, training
 
     training.torch()
     _check(task=task, head="auto", refuse=refuse, seed=seed, broken=SKIP, project=Path(project))
@@ -121,7 +121,7 @@ def tune(
             train, held, pool = gather(source, None, test, unlabelled, {}, columns, task)
             if train is None:
                 raise InputError("no example has a label; blocks are retrained on labelled ones.")
-            base: Any = tuning.exact(backbones.load(_named(backbone, train.modality), cut=cut))
+            base: Any = backbones.exact(backbones.load(_named(backbone, train.modality), cut=cut))
         else:
             if chosen_name == model.name:
                 raise InputError(f"the tuned model needs another name than {model.name!r}; give one with --as.")
@@ -277,7 +277,6 @@ def _name_of(data: object) -> str:
 
 def _published(model: Model, say: Callable[[str], None]) -> Any:
     """The base a model's blocks are retrained from: of one that was tuned the published one. Raises InputError."""
-    from headstart import tuning
 
     base: Any = model.backbone
     if model.card["backbone"].get("learned"):
@@ -288,7 +287,7 @@ def _published(model: Model, say: Callable[[str], None]) -> Any:
             )
         base = base.base.at(base.card.cut)
         say(f"starting from {base.card.name} as it was published, not from what model {model.name!r} made of it")
-    return tuning.exact(base)
+    return backbones.exact(base)
 
 
 def _blocks(blocks: str | int) -> str:

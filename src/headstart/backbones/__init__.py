@@ -103,6 +103,12 @@ def _without_network(name: str) -> Backbone:
     return remote.named(name)
 
 
+def exact(base: Backbone) -> Backbone:
+    """The base in float32, where it is built in and would run in int8; one that was retrained is in float32."""
+    int8 = base.card.precision != "float32" and base.card.name in USUAL.values()
+    return load(base.card.name, cut=base.card.cut) if int8 else base
+
+
 def usual(modality: str) -> str:
     """The base where the user names none: the built-in one, or the only installed one. Raises InputError."""
     if modality in USUAL:
