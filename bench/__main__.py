@@ -7,7 +7,11 @@ from importlib import import_module
 
 from bench.table import HERE, SHARED, keep
 
-NAMES = sorted(p.stem for p in HERE.glob("*.py") if p.stem not in {"__init__", "__main__", "table", "peer"})
+NAMES = sorted(
+    p.stem
+    for p in HERE.glob("*.py")
+    if p.stem not in {"__init__", "__main__", "table", "peer", "load", "service", "usual"}
+)
 
 
 def main(names: list[str]) -> None:

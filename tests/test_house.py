@@ -12,7 +12,8 @@ SRC = Path(headstart.__file__).parent
 ROWS = [
     ["errors"],
     ["storage", "jsontext", "progress"],
-    ["tensors"],
+    ["tensors", "database"],
+    ["deployments", "apikeys", "predictionlog", "notice"],
     [
         "folds",
         "evaluation",
@@ -50,7 +51,9 @@ ROWS = [
     ["stream", "keeping", "terminal", "advising"],
     ["learning"],
     ["retraining", "distilling"],
+    ["serving", "client"],
     ["api"],
+    ["server"],
     ["cli", "sklearn", "__init__", "__main__"],
 ]
 ROW = {name: number for number, names in enumerate(ROWS) for name in names}

@@ -3,10 +3,16 @@
 HeadstartError
 ├── InputError (ValueError)             what the user gave cannot be used: exit code 2
 │   ├── NotFound (FileNotFoundError)    no such file, model or column; near names are offered
-│   └── DataError                       a fault inside a data file; names file, row and column
+│   ├── DataError                       a fault inside a data file; names file, row and column
+│   └── Conflict                        somebody else changed it meanwhile, or it says something else already
 ├── ModelError (ValueError)             a saved model is damaged, hostile or too new: exit code 2
 ├── MissingExtra (ImportError)          an optional dependency is needed; the message is the pip line
-└── StorageError (OSError)              the disk or the cache refused: exit code 1
+├── StorageError (OSError)              the disk or the cache refused: exit code 1
+├── Overloaded                          a server has too much to do: come again after `retry` seconds
+├── Draining                            a server is about to stop and takes nothing new
+├── TooLate (TimeoutError)              not answered before its deadline
+├── Denied (PermissionError)            no key, a wrong one, or one that may not do this
+└── Unreachable (ConnectionError)       no server answers there
 
 A message holds the numbers, the names and the next step. The command line prints it without a traceback.
 """
@@ -79,6 +85,10 @@ class ContentError(DataError):
         super().__init__(f"content number {first + 1} of the call{more} cannot be read: {why}.")
 
 
+class Conflict(InputError):
+    """What was asked does not go with what is there now."""
+
+
 class ModelError(HeadstartError, ValueError):
     """A saved model cannot be trusted or read."""
 
@@ -93,6 +103,40 @@ class MissingExtra(HeadstartError, ImportError):
 
 class StorageError(HeadstartError, OSError):
     """The disk, the cache or a project folder refused a read or a write."""
+
+    __str__ = Exception.__str__
+
+
+class Overloaded(HeadstartError):
+    """A server has too much to do. `retry`: after how many seconds to come again."""
+
+    def __init__(self, what: str, retry: float) -> None:
+        self.retry = retry
+        super().__init__(what)
+
+
+class Draining(HeadstartError):
+    """A server is about to stop: it finishes what it accepted and takes nothing new."""
+
+
+class TooLate(HeadstartError, TimeoutError):
+    """Not answered before its deadline; nothing is computed for it any more."""
+
+    __str__ = Exception.__str__
+
+
+class Denied(HeadstartError, PermissionError):
+    """No key, a wrong one (`status` 401), or one that may not do this (403)."""
+
+    __str__ = Exception.__str__
+
+    def __init__(self, what: str, status: int) -> None:
+        self.status = status
+        super().__init__(what)
+
+
+class Unreachable(HeadstartError, ConnectionError):
+    """No server answers at an address."""
 
     __str__ = Exception.__str__
 

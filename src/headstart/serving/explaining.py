@@ -1,0 +1,80 @@
+"""What holds up an answer, worked out beside the lanes: it takes some fifty answers for one."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.backbone import Contents
+from headstart.errors import InputError, Overloaded
+from headstart.reasons import Reasons
+from headstart.rowcache import Cache
+from headstart.serving.asked import Said
+
+MOST = 16  # answers of one question that are explained
+WAITING = 8  # questions that may wait
+KEPT = 8  # models whose training examples stay in memory
+
+Result = tuple[Said, ...] | BaseException
+
+
+class Explaining:
+    """One thread, a queue, and the training examples of the models asked last."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, "explaining")
+        self._kept: OrderedDict[str, Reasons] = OrderedDict()
+        self._lock, self._waiting = threading.Lock(), 0
+
+    def of(
+        self,
+        said: tuple[Said, ...],
+        contents: Contents,
+        X: Mapping[str, NDArray[np.float32]],
+        done: Callable[[Result], None],
+    ) -> None:
+        """Give `said` with its reasons to `done`, or what went wrong."""
+        if (n := len(said) * len(contents)) > MOST:
+            done(InputError(f"{n} answers are too many to explain at once; ask for at most {MOST} with why."))
+            return
+        with self._lock:
+            full = self._waiting >= WAITING
+            self._waiting += not full
+        if full:
+            done(Overloaded("too many answers wait to be explained.", 5.0))
+            return
+        self._pool.submit(self._explain, said, contents, X, done)
+
+    def close(self) -> None:
+        """Take no more."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _explain(self, said: tuple[Said, ...], contents: Contents, X: Any, done: Callable[[Result], None]) -> None:
+        result: Result
+        try:
+            result = tuple(
+                replace(one, why=self._reasons(one).of(contents, X[one.served.fingerprint], one.answers))
+                for one in said
+            )
+        except Exception as error:
+            result = error
+        finally:
+            with self._lock:
+                self._waiting -= 1
+        done(result)
+
+    def _reasons(self, said: Said) -> Reasons:
+        found = self._kept.pop(said.served.digest, None)
+        if found is None:
+            found = Reasons(said.served.model, Cache(), pictures=False)
+        self._kept[said.served.digest] = found
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        return found
