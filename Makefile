@@ -47,7 +47,7 @@ $(VENV)/.core: pyproject.toml
 	touch $@
 
 $(VENV)/.test: $(VENV)/.core
-	$(PIP) --editable . --group test
+	$(PIP) --editable ".[serve,grpc,otel]" --group test
 	touch $@
 
 $(VENV)/.lint: $(VENV)/.test
@@ -61,5 +61,5 @@ $(VENV)/.torch: $(VENV)/.test
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.torch
-	$(PIP) "setfit>=1.1"
+	$(PIP) "setfit>=1.1" "schemathesis>=4"
 	touch $@

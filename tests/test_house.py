@@ -13,7 +13,7 @@ ROWS = [
     ["errors"],
     ["storage", "jsontext", "progress"],
     ["tensors", "database"],
-    ["deployments", "apikeys", "predictionlog", "notice"],
+    ["deployments", "apikeys", "predictionlog", "notice", "unitrows"],
     [
         "folds",
         "evaluation",
@@ -35,7 +35,7 @@ ROWS = [
     ["preprocessing"],
     ["example", "modality", "backbone", "head", "rawfile", "picturefile"],
     ["graph", "modalities"],
-    ["textfile", "batches", "picturecells", "rowcache"],
+    ["textfile", "batches", "picturecells", "rowcache", "sink"],
     ["source"],
     ["sources", "backbones", "heads", "roles", "labels"],
     ["features", "columns", "compress", "answering", "exported_predict", "journal"],

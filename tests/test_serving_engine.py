@@ -116,7 +116,8 @@ def test_it_answers_in_an_event_loop_and_a_cancelled_question_is_let_go(engine):
         return replies
 
     assert len(asyncio.run(many())) == 50
-    engine._rollout.table.unused()  # would wait for ever for a question that was not let go
+    engine.ready()
+    engine._rollout.table.unused()  # would wait for ever for a question, or a trial, that was not let go
 
 
 def test_a_deployment_pins_a_version_and_a_restart_serves_the_same(engine, project):
@@ -238,6 +239,14 @@ def test_what_was_predicted_is_written_down(project):
     assert {(row["name"], row["version"], row["digest"], row["by"]) for row in rows} == {
         ("topics", "v2", said.served.digest, "someone")
     }
+    for _ in range(500):
+        if engine.table["topics"].counts.compared:
+            break
+        time.sleep(0.01)
+    for _ in range(500):  # written by the thread that also counts
+        if log.find(f"{said.id}-shadow.0"):
+            break
+        time.sleep(0.01)
     assert log.find(f"{said.id}-shadow.0")["arm"] == "shadow"
     assert engine.stats()["log_shed"] == 0
     engine.close(5)
@@ -368,7 +377,15 @@ def test_what_is_stated_is_the_likeliest(engine):
 
 
 def test_errors_name_the_place_in_the_question():
-    from headstart.serving.asking import _placed
+    from headstart.serving.gathering import placed
 
-    moved = _placed(ContentError([(1, "broken")]), [4, 7])
+    moved = placed(ContentError([(1, "broken")]), [4, 7])
     assert moved.faults == ((7, "broken"),)
+
+
+def test_a_deployed_model_is_not_removed(engine, project):
+    engine.deploy("more", None, "topics", mode="shadow")
+    with pytest.raises(InputError, match="undeploy topics"):
+        headstart.remove("more", project=project)
+    engine.rollback("topics")
+    assert headstart.remove("more", project=project) == [1]

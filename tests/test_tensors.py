@@ -80,3 +80,42 @@ def test_header_json_is_plain(tmp_path):
     tensors.save(tmp_path / "x", GOOD)
     content = (tmp_path / "x").read_bytes()
     assert set(json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])) == {"a", "b"}
+
+
+@given(st.integers(1, 9), st.integers(1, 5), st.slices(9), st.sampled_from([np.float16, np.float32, np.int64]))
+def test_what_stays_in_the_file_is_read_when_it_is_asked_for(tmp_path_factory, r, d, rows, dtype):
+    path = tmp_path_factory.mktemp("stored") / "x"
+    kept = np.arange(r * d).astype(dtype).reshape(r, d)
+    tensors.save(path, {**GOOD, "kept": kept, "z": GOOD["b"]})
+    arrays = tensors.load(path, ("kept", "missing"))
+    assert set(arrays) == {"a", "b", "kept", "z"}
+    there = arrays["kept"]
+    assert isinstance(there, tensors.Stored)
+    assert (there.shape, there.dtype, there.ndim, there.size, len(there)) == ((r, d), dtype, 2, r * d, r)
+    np.testing.assert_array_equal(np.asarray(there), kept)
+    assert np.asarray(there, np.float32).dtype == np.float32
+    rows = slice(rows.start, rows.stop)
+    np.testing.assert_array_equal(there[rows], kept[rows])
+
+
+def test_what_stays_in_the_file_is_checked_like_the_rest(tmp_path):
+    tensors.save(tmp_path / "x", {"kept": np.array([1, np.inf], np.float16)})
+    with pytest.raises(ModelError, match="not finite at position 1"):
+        tensors.load(tmp_path / "x", ("kept",))
+
+
+@pytest.mark.parametrize("change", ["gone", "shorter", "other"])
+def test_a_file_that_is_no_longer_what_it_was_is_no_array(tmp_path, change):
+    path = tmp_path / "x"
+    tensors.save(path, GOOD)
+    there = tensors.load(path, ("b",))["b"]
+    assert len(list(there[:1])) == 1
+    if change == "gone":
+        path.unlink()
+    elif change == "shorter":
+        path.write_bytes(path.read_bytes()[:-4])
+    else:
+        path.rename(tmp_path / "old")
+        tensors.save(path, {**GOOD, "b": GOOD["b"] + 1})
+    with pytest.raises(ModelError, match="any more" if change == "gone" else "changed since"):
+        np.asarray(there)

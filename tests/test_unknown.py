@@ -1,8 +1,10 @@
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from headstart import tensors, unknown
 from headstart.unknown import Unknown, learn
 
 
@@ -305,3 +307,76 @@ def test_groups_stay_apart_in_spaces_too():
     near, _ = learn(X, spaces=spaces)
     apart, _ = learn(X, spaces=spaces, groups=np.arange(60) // 2)
     assert apart.centre[0] > near.centre[0] + 0.01
+
+
+def _many(r=3000, d=24, confident=True, spread=0.7):
+    X, y, P, _ = clusters(r, 6, d=d, spread=spread)
+    found, _ = learn(X, y, P) if confident else learn(X)
+    good, _, Q, _ = clusters(300, 6, d=d, spread=spread, seed=1)
+    strange = foreign(300, d=d)
+    return found, np.concatenate([good, strange]), np.concatenate([Q, answers(strange, 6, d)])
+
+
+@pytest.mark.parametrize("confident", [True, False])
+def test_looking_at_the_first_references_first_refuses_the_same(confident):
+    found, X, P = _many(confident=confident)
+    assert len(found.references) >= 2 * unknown.FIRST
+    scores = found.scores(X, P)
+    assert 0 < (scores > found.threshold).mean() < 1
+    for at in (found.threshold, *scores[:20].astype(float), scores.min() - 1.0, scores.max() + 1.0):
+        limit = replace(found, threshold=float(at))
+        np.testing.assert_array_equal(limit.refused(X, P), scores > np.float32(at))  # at a row's own score too
+        for i in (0, 299, 400):
+            one = found.scores(X[i : i + 1], P[i : i + 1])
+            assert limit.refused(X[i : i + 1], P[i : i + 1]) == (one > np.float32(at))
+    assert found.refused(X[:0], P[:0]).shape == (0,)
+
+
+def test_good_input_is_compared_with_few_references(monkeypatch):
+    found, X, P = _many()
+    asked = []
+    real = unknown.POOL.rows
+    monkeypatch.setattr(unknown.POOL, "rows", lambda owner, kept, most: asked.append(most) or real(owner, kept, most))
+    confident = np.flatnonzero(found.scores(X, P) < found.threshold - 2)
+    asked.clear()
+    found.refused(X[confident[:3]], P[confident[:3]])
+    assert asked == [unknown.FIRST]
+    found.refused(X[-1:], P[-1:])
+    assert asked == [unknown.FIRST, unknown.FIRST, len(found.references)]
+
+
+def test_refusals_of_several_models_are_those_of_each():
+    models = []
+    for seed, n in enumerate((1, 2, 40, 300, 3000)):
+        X, y, P, _ = clusters(n, 6, seed=seed, spread=0.7)
+        models += [learn(X, y, P)[0], learn(X)[0]]
+    models.append(replace(models[4], spread=np.array([0, 1], np.float32)))
+    models.append(replace(models[4], spread=np.array([0, 0], np.float32), threshold=-1.0))
+    X = np.concatenate([clusters(40, 6, seed=9)[0], foreign(40)])
+    P = np.stack([np.roll(answers(X, 6), j, axis=1) for j in range(len(models))], axis=2)
+    found = unknown.refusals(models, unknown.unit(X), P)
+    for j, one in enumerate(models):
+        np.testing.assert_array_equal(found[:, j], one.refused(X, P[:, :, j]))
+    assert 0 < found[:, 4].mean() < 1
+    assert unknown.refusals(models[1::2][:2], unknown.unit(X), np.full((80, 1, 2), 1e9, np.float32)).shape == (80, 2)
+
+
+def test_references_may_stay_in_their_file(tmp_path):
+    found, X, P = _many()
+    tensors.save(tmp_path / "x", found.arrays())
+    lean = Unknown.from_arrays(tensors.load(tmp_path / "x", ("references",)))
+    assert isinstance(lean.references, tensors.Stored)
+    np.testing.assert_array_equal(lean.scores(X, P), found.scores(X, P))
+    np.testing.assert_array_equal(lean.refused(X, P), found.refused(X, P))
+    np.testing.assert_array_equal(lean.arrays()["references"], found.references)
+
+
+def test_rounding_otherwise_in_parts_changes_no_answer(monkeypatch):
+    found, X, P = _many(confident=False)
+    scores, r, real = found.scores(X, P), len(found.references), Unknown._nearest
+    off = np.float32(2e-6)
+    monkeypatch.setattr(
+        Unknown, "_nearest", lambda self, U, low, high: real(self, U, low, high) - off * (high - low < r)
+    )
+    for at in scores[::10].astype(float):
+        np.testing.assert_array_equal(replace(found, threshold=float(at)).refused(X, P), scores > np.float32(at))

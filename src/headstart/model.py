@@ -100,12 +100,12 @@ class Model:
             )
         return found
 
-    def answer(self, X: NDArray[np.float32]) -> Answers:
-        """Features (n, d) -> Answers. Needs no backbone."""
+    def answer(self, X: NDArray[np.float32], *, judge: bool = True) -> Answers:
+        """Features (n, d) -> Answers. Needs no backbone. judge False: `unknown` is not looked at, and False throughout."""
+        judged = self.unknown if judge else None
         scores = self.head.scores(X)
         if self.task == REGRESSION:
-            n = len(scores)
-            unknown = self.unknown.refused(X, scores) if self.unknown else np.zeros(n, bool)
+            unknown = judged.refused(X, scores) if judged else np.zeros(len(scores), bool)
             return Answers(scores, np.zeros(scores.shape, bool), unknown)
         P = self.calibration.apply(scores)
         if self.task == MULTILABEL:
@@ -114,7 +114,7 @@ class Model:
         else:
             chosen = np.zeros(P.shape, bool)
             chosen[np.arange(len(P)), P.argmax(1)] = True
-        unknown = self.unknown.refused(X, P) if self.unknown else np.zeros(len(P), bool)
+        unknown = judged.refused(X, P) if judged else np.zeros(len(P), bool)
         return Answers(P, chosen, unknown)
 
     def features(self, contents: Contents, *, cache: Cache | None = None) -> Features:
@@ -241,10 +241,11 @@ def picture(path: Path) -> bytes:
         raise DataError(f"{error}.", file=shown(str(path))) from None
 
 
-def load(folder: Path) -> Model:
+def load(folder: Path, *, lean: bool = False) -> Model:
     """Read a saved model, trusting nothing in it. Raises NotFound or ModelError.
 
     The features stored with the probes go through the head; other answers than the stored ones are refused.
+    lean: the references of `unknown` stay in their file until they are needed, and it must stay too.
     """
     card = saved.read_card(folder)
     labels, task, backbone = card.get("labels"), card.get("task"), card.get("backbone")
@@ -254,7 +255,7 @@ def load(folder: Path) -> Model:
         raise ModelError(f"{folder / saved.CARD}: its labels are not a list of different names.")
     if (task == CLASSIFICATION and len(labels) < 2) or (task == MULTILABEL and not labels):
         raise ModelError(f"{folder / saved.CARD}: {len(labels)} labels are too few for {task}.")
-    arrays = tensors.load(folder / saved.ARRAYS)
+    arrays = tensors.load(folder / saved.ARRAYS, ("unknown.references",) if lean else ())
     thresholds = arrays.get("thresholds")
     try:
         model = Model(
@@ -271,8 +272,10 @@ def load(folder: Path) -> Model:
         columns = 1 if task == REGRESSION else len(labels)
         if features.shape[1] != int(backbone["width"]) or expected.shape[1] != columns:
             raise ValueError(f"probes of {features.shape[1]} features and {expected.shape[1]} answers do not fit")
+        if model.unknown is not None and model.unknown.references.shape[1] != features.shape[1]:
+            raise ValueError(f"`unknown` knows inputs of {model.unknown.references.shape[1]} features")
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is caught as a difference below
-            answered = model.answer(features).P
+            answered = model.answer(features, judge=False).P
     except (ValueError, KeyError, TypeError, IndexError) as error:
         if isinstance(error, ModelError):
             raise
@@ -299,15 +302,25 @@ class Replay:
     same_labels: bool
 
 
-def replay(model: Model) -> Replay:
-    """Encode the stored probes anew, past the cache, and compare. Raises ModelError when they differ."""
+def replay(
+    model: Model, encode: Callable[[Any], NDArray[np.float32]] | None = None, *, most: int | None = None
+) -> Replay:
+    """Encode the stored probes anew, past the cache, and compare. Raises ModelError when they differ.
+
+    encode: contents -> features (n, d), by default of the model's backbone. most: so many probes are enough.
+    """
     assert model.folder is not None
     kept, features, expected = saved.read_probes(model.folder)
-    modality, backbone = modalities.load(model.modality), model.backbone
+    kept, features, expected = kept[:most], features[:most], expected[:most]
+    modality, encode = modalities.load(model.modality), encode or model.backbone.encode
     try:
-        X = backbone.encode([modality.unprobe(one) for one in kept])  # type: ignore[arg-type]
+        X = encode([modality.unprobe(one) for one in kept])  # type: ignore[arg-type]
     except (ValueError, ContentError) as error:
         raise ModelError(f"{model.folder / saved.PROBES}: a probe cannot be read: {error}") from error
+    if X.shape != features.shape:
+        raise ModelError(
+            f"{model.folder}: {_base(model)} gave features of shape {X.shape}, {features.shape} were stored."
+        )
     answers = model.answer(X)
     stored = model.answer(features)
     result = Replay(
@@ -320,6 +333,12 @@ def replay(model: Model) -> Replay:
         raise ModelError(
             f"{model.folder}: {result.probes} probes were answered differently than when the model was trained: features "
             f"by up to {result.features:.2g}, answers by up to {result.answers:.2g}, labels "
-            f"{'the same' if result.same_labels else 'differ'}."
+            f"{'the same' if result.same_labels else 'differ'}. They were encoded by {_base(model)}."
         )
     return result
+
+
+def _base(model: Model) -> str:
+    """Which backbone the model was made on, in words."""
+    said = model.card["backbone"]
+    return f"its base model {said['name']} (fingerprint {said['fingerprint'][:16]}...)"

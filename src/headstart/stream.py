@@ -6,65 +6,63 @@ feature cache for what was already embedded.
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet
 from numpy.typing import NDArray
 
 from headstart import jsontext, picturefile
 from headstart.answers import Answers
-from headstart.backbone import Backbone
+from headstart.backbone import Contents
 from headstart.dataset import FILE, Fault, read_contents
 from headstart.embedding import BROKEN, REFUSE, SKIP
-from headstart.errors import DataError, InputError, NotFound, near
+from headstart.errors import ContentError, DataError, InputError, NotFound, near
 from headstart.features import embed
 from headstart.head import MULTILABEL, REGRESSION
 from headstart.model import Model
 from headstart.rawfile import missing, shown
 from headstart.reasons import Reasons
 from headstart.rowcache import Cache
-from headstart.storage import atomic_file
+from headstart.sink import ENDINGS, ending, sink
 
 CHUNK = 16_384  # contents embedded and answered at a time
 OTHERS = (".txt", ".arrow", ".feather", ".zip", ".tar", *picturefile.ENDINGS)
-ENDINGS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet"}
 
 
-class Sink(Protocol):
-    """Where batches of predictions go."""
+Asked = tuple[
+    Answers, list[dict[str, Any]] | None, tuple[str, ...]
+]  # of the contents that could be read; reasons; notes
+Ask = Callable[[Contents, dict[int, str], Callable[[int], None]], Asked]
+# contents, where to put those that cannot be read (place -> reason), and who is told how many are done
 
-    def write(self, table: pa.Table) -> None:
-        """Take one batch."""
+
+class Answering(Protocol):
+    """What answers in place of a model here: one on a server."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def task(self) -> str: ...  # noqa: D102
+    @property
+    def modality(self) -> str: ...  # noqa: D102
+    @property
+    def labels(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    def contents(self, given: Sequence[str | bytes | Path]) -> Contents:
+        """As `Model.contents`."""
         ...
 
-    def close(self) -> None:
-        """Finish the file."""
+    def asking(self, *, every: bool, why: bool, pictures: bool) -> Ask:
+        """Be ready to answer; pictures False: reasons without small pictures."""
         ...
 
 
-def ending(output: Path) -> str:
-    """The format an output's ending asks for. Raises InputError."""
-    try:
-        return ENDINGS[output.suffix.lower()]
-    except KeyError:
-        raise InputError(
-            f"{output}: cannot tell a format from the ending {output.suffix!r}: use {', '.join(ENDINGS)}."
-        ) from None
-
-
-def columns(model: Model, answers: Answers, *, every: bool) -> dict[str, pa.Array]:
+def columns(model: Model | Answering, answers: Answers, *, every: bool) -> dict[str, pa.Array]:
     """The columns that `predict` adds, (n,) each: label, probability, unknown; with `every` one more a label."""
     unknown = pa.array(answers.unknown)
     if model.task == REGRESSION:
@@ -88,123 +86,6 @@ def beside(given: pa.RecordBatch, added: dict[str, pa.Array]) -> pa.Table:
     return pa.table([*given.columns, *added.values()], names=[*names, *added])
 
 
-@contextmanager
-def sink(output: Path | None, *, to_json: bool) -> Iterator[Sink]:
-    """A sink for a file, or for standard output as CSV or JSON lines."""
-    if output is None:
-        sys.stdout.flush()
-        stream = _JsonLines(sys.stdout.buffer) if to_json else _Delimited(sys.stdout.buffer, ",")
-        yield stream
-        stream.close()
-        sys.stdout.buffer.flush()
-        return
-    kind = ending(output)
-    with atomic_file(output) as file:
-        opened: Sink
-        if kind == "parquet":
-            opened = _Parquet(file)
-        elif kind == "jsonl":
-            opened = _JsonLines(file)
-        else:
-            opened = _Delimited(file, "\t" if kind == "tsv" else ",")
-        try:
-            yield opened
-        finally:
-            opened.close()  # while the file is open, also after an error: a Parquet writer would write to it later
-
-
-class _Delimited:
-    """CSV. Lists are joined by ';'. A text cell a spreadsheet would run as a formula gets an apostrophe before it."""
-
-    def __init__(self, file: IO[bytes], delimiter: str) -> None:
-        self.file, self.delimiter, self.header = file, delimiter, True
-
-    def write(self, table: pa.Table) -> None:
-        if self.header:
-            line = io.StringIO(newline="")
-            csv.writer(line, delimiter=self.delimiter, lineterminator="\n").writerow(table.column_names)
-            self.file.write(line.getvalue().encode())
-            self.header = False
-        flat = [_flat(column) for column in table.columns]
-        options = pyarrow.csv.WriteOptions(include_header=False, delimiter=self.delimiter, quoting_style="needed")
-        pyarrow.csv.write_csv(pa.table(flat, names=table.column_names), self.file, options)
-
-    def close(self) -> None:
-        pass
-
-
-def _flat(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    kind = column.type
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        column = pc.binary_join(column.cast(pa.list_(pa.string())), ";").cast(pa.large_string())
-    elif pa.types.is_nested(kind):
-        column = pa.chunked_array(
-            [[None if v is None else jsontext.write(v) for v in column.to_pylist()]], pa.large_string()
-        )
-    elif pa.types.is_dictionary(kind):
-        column = column.cast(kind.value_type)
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        formula = pc.and_(
-            pc.match_substring_regex(column, r"^[=+\-@\t\r]"),
-            pc.invert(pc.match_substring_regex(column, r"^[+-]?[0-9.,]+([eE][+-]?[0-9]+)?$")),
-        )
-        if pc.any(formula).as_py():
-            prefixed = pc.binary_join_element_wise(pa.scalar("'", column.type), column, pa.scalar("", column.type))
-            column = pc.if_else(formula, prefixed, column)
-    return column
-
-
-class _JsonLines:
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file = file
-
-    def write(self, table: pa.Table) -> None:
-        lines = [jsontext.write(_jsonable(row)) + "\n" for row in table.to_pylist()]
-        self.file.write("".join(lines).encode())
-
-    def close(self) -> None:
-        pass
-
-
-def _jsonable(row: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: value if value is None or isinstance(value, str | int | float | bool | list | dict) else str(value)
-        for name, value in row.items()
-    }
-
-
-class _Parquet:
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file = file
-        self.rows = 0
-        self.writer: pyarrow.parquet.ParquetWriter | None = None
-
-    def write(self, table: pa.Table) -> None:
-        if self.writer is None:
-            fields = [pa.field(f.name, pa.large_string() if pa.types.is_null(f.type) else f.type) for f in table.schema]
-            self.writer = pyarrow.parquet.ParquetWriter(self.file, pa.schema(fields), compression="zstd")
-        cells = [self._cast(column, field) for column, field in zip(table.columns, self.writer.schema, strict=True)]
-        self.writer.write_table(pa.table(cells, schema=self.writer.schema))
-        self.rows += len(table)
-
-    def _cast(self, column: pa.ChunkedArray, wanted: pa.Field) -> pa.ChunkedArray:
-        """A column in the type of the first batch, which a file of JSON lines need not keep to. Raises DataError."""
-        try:
-            if pa.types.is_large_string(wanted.type) and pa.types.is_nested(column.type):
-                written = [None if value is None else jsontext.write(value) for value in column.to_pylist()]
-                return pa.chunked_array([pa.array(written, wanted.type)])
-            return column.cast(wanted.type)
-        except pa.ArrowException:
-            raise DataError(
-                f"from row {self.rows + 1:,} on its cells are {column.type}, but {wanted.type} before.",
-                column=wanted.name, todo="Parquet needs one type a column: write .jsonl or .csv instead.",
-            ) from None  # fmt: skip
-
-    def close(self) -> None:
-        if self.writer is not None:
-            self.writer.close()
-
-
 def is_text(source: str) -> bool:
     """Whether the INPUT of `predict` is a text and not a file: no such file, and it does not look like a path.
 
@@ -226,7 +107,7 @@ def is_text(source: str) -> bool:
     return True
 
 
-def is_one(model: Model, source: str) -> bool:
+def is_one(model: Model | Answering, source: str) -> bool:
     """Whether the INPUT of `predict` is one content: a text, or the file of one picture, by its content or its name.
 
     Raises NotFound for a file that is not there, InputError for an empty INPUT.
@@ -247,31 +128,54 @@ def is_one(model: Model, source: str) -> bool:
         raise InputError(f"{shown(source)}: it cannot be read: {(error.strerror or str(error)).lower()}.") from None
 
 
+def _asking(model: Model | Answering, *, every: bool, why: bool, pictures: bool = True) -> Ask:
+    """Load what answers. Raises as `Model.backbone` does."""
+    if not isinstance(model, Model):
+        return model.asking(every=every, why=why, pictures=pictures)
+    base, cache = model.backbone, Cache()
+    reasons = Reasons(model, cache, pictures=pictures) if why else None
+
+    def ask(contents: Contents, faults: dict[int, str], say: Callable[[int], None]) -> Asked:
+        features = embed(contents, base, cache, faults=faults)
+        X = features.values
+        if faults:
+            read = [i for i in range(len(contents)) if i not in faults]
+            X, contents = X[read], [contents[i] for i in read]  # type: ignore[assignment]
+        answers = model.answer(X)
+        return answers, reasons.of(contents, X, answers, say) if reasons else None, features.notes
+
+    return ask
+
+
 def predict_one(
-    model: Model, contents: Sequence[str | bytes | Path], *, why: bool = False, every: bool = False
+    model: Model | Answering, contents: Sequence[str | bytes | Path], *, why: bool = False, every: bool = False
 ) -> list[dict[str, Any]]:
     """One dictionary a content: text (or file), label, probability, unknown (labels; value), and what else was asked.
 
     Contents are texts, or paths or bytes of pictures. Raises as `Model.predict` does.
     """
-    cache = Cache()
-    read = model.contents(contents)
-    X = model.embedded(contents, read, cache=cache).values
-    answers = model.answer(X)
-    reasons = Reasons(model, cache).of(read, X, answers) if why else None
+    read, faults = model.contents(contents), {}  # type: Contents, dict[int, str]
+    answers, reasons, _ = _asking(model, every=every, why=why)(read, faults, lambda done: None)
+    for at, reason in sorted(faults.items()):
+        if isinstance(contents[at], bytes):
+            raise ContentError(sorted(faults.items()))
+        raise DataError(f"{reason}.", file=shown(str(contents[at])))
     found = []
-    for i, (given, prediction) in enumerate(zip(contents, model.predictions(answers, every=every), strict=True)):
-        row: dict[str, Any] = {"unknown": prediction.unknown}
+    for i, given in enumerate(contents):
+        row: dict[str, Any] = {"unknown": bool(answers.unknown[i])}
         if not isinstance(given, bytes):
             row = {"text" if model.modality == "text" else "file": str(given), **row}
+        P = answers.P[i]
         if model.task == REGRESSION:
-            row["value"] = prediction.value
+            row["value"] = float(P[0])
         else:
-            row |= {"label": prediction.label, "probability": prediction.probability}
+            best = int(P.argmax())
+            none = model.task == MULTILABEL and not answers.chosen[i, best]
+            row |= {"label": None if none else model.labels[best], "probability": float(P[best])}
         if model.task == MULTILABEL:
-            row["labels"] = list(prediction.labels)
+            row["labels"] = [model.labels[j] for j in np.flatnonzero(answers.chosen[i])]
         if every and model.task != REGRESSION:
-            row["probabilities"] = dict(prediction.probabilities)
+            row["probabilities"] = dict(zip(model.labels, map(float, P), strict=True))
         if reasons is not None:
             row["why"] = reasons[i]
         found.append(row)
@@ -279,7 +183,7 @@ def predict_one(
 
 
 def predict_file(
-    model: Model,
+    model: Model | Answering,
     source: object,
     *,
     output: Path | None = None,
@@ -311,9 +215,7 @@ def predict_file(
         text, image = ("text", None) if model.modality == "text" else (None, FILE)
         source = pa.table({text or FILE: [source]})
     batches, opened = read_contents(source, text=text, image=image, encoding=encoding, modality=model.modality)
-    base = model.backbone  # loaded, or missed, before anything is written
-    cache = Cache()
-    reasons = Reasons(model, cache, pictures=False) if why else None
+    ask = _asking(model, every=every, why=why, pictures=False)  # loaded, or missed, before anything is written
     rows = unknown = 0
 
     def say(done: int) -> None:
@@ -325,7 +227,7 @@ def predict_file(
         say(0)
         for numbers, contents, given, names, wrong in batches:
             for start in range(0, len(contents), CHUNK):
-                answered = _Answered.of(model, base, cache, reasons, contents.slice(start, CHUNK), every=every, say=say)
+                answered = _Answered.of(model, ask, contents.slice(start, CHUNK), every=every, say=say)
                 part = given.slice(start, CHUNK)
                 said = {i - start: why for i, why in wrong.items() if start <= i < start + len(part)} | answered.faults
                 unread += [
@@ -366,31 +268,24 @@ class _Answered:
     @classmethod
     def of(
         cls,
-        model: Model,
-        base: Backbone,
-        cache: Cache,
-        reasons: Reasons | None,
+        model: Model | Answering,
+        ask: Ask,
         contents: pa.Array,
         *,
         every: bool,
         say: Callable[[int], None],
     ) -> _Answered:
-        """Embed and answer the contents that are there; `say` is told how many have their reasons."""
+        """Answer the contents that are there; `say` is told how many are done."""
         there = np.flatnonzero(contents.is_valid().to_numpy(zero_copy_only=False))
         given = contents.take(pa.array(there)).to_pylist()
         faults: dict[int, str] = {}
-        features = embed(given, base, cache, faults=faults)
-        X = features.values
+        answers, reasons, notes = ask(given, faults, say)
         read = [i for i in range(len(given)) if i not in faults]
-        if faults:
-            X, given = X[read], [given[i] for i in read]
-        answers = model.answer(X)
         added = columns(model, answers, every=every)
         if reasons is not None:
-            found = reasons.of(given, X, answers, say)
-            added["why"] = pa.array([jsontext.write(one) for one in found], pa.large_string())
+            added["why"] = pa.array([jsontext.write(one) for one in reasons], pa.large_string())
         wrong = {int(there[i]): why for i, why in faults.items()}
-        return cls(len(contents), there[read], added, wrong, int(answers.unknown.sum()), features.notes)
+        return cls(len(contents), there[read], added, wrong, int(answers.unknown.sum()), notes)
 
     def columns(self, said: dict[int, str] | None) -> dict[str, pa.Array]:
         """The columns to add, null where nothing was read; with the reasons beside them, where `said` is given."""

@@ -19,24 +19,26 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from headstart.unitrows import POOL, unit
 
 Floats = NDArray[np.float64]
 REFERENCES = 4000  # kept: 3 MB and 50 to 100 microseconds an input at d = 384
 QUERIES = 2000  # rows the threshold and the estimate are made from
 NEAREST = 2
 ROUNDS = 10
+FIRST = 256  # references that are looked at first: most good input is near enough to two of them
 
 
 @dataclass(frozen=True)
 class Unknown:
     """What is needed to tell that an input is unlike the training data."""
 
-    references: NDArray[np.float16]  # (r, d) unit vectors
+    references: NDArray[np.float16]  # (r, d) unit vectors; of a served model a `tensors.Stored`
     centre: NDArray[np.float32]  # (2,) mean of distance and of lack of confidence over good input
     spread: NDArray[np.float32]  # (2,) their standard deviations; 0 leaves the part out
     threshold: float
@@ -46,21 +48,51 @@ class Unknown:
         """Novelty (n,) float32 of features (n, d) answered with probabilities (n, c); P is not looked at where the
         score was made without confidence (numbers, several labels).
         """
-        distance = np.empty(len(X))
-        for start in range(0, len(X), 1024):
-            similarity = _unit(X[start : start + 1024]) @ self._rows.T
-            distance[start : start + 1024] = _distance(similarity)
-        parts = [(distance, 0)]
-        if self.spread[1] > 0:
-            if P is None:
-                raise ValueError("This novelty score needs the probabilities too.")
-            parts.append((_doubt(P), 1))
-        found = sum((part - self.centre[i]) / self.spread[i] for part, i in parts if self.spread[i] > 0)
-        return np.asarray(found + np.zeros(len(X)), np.float32)
+        return self._novelty(self._nearest(unit(X), 0, len(self.references)), self._doubts(P))
 
-    def refused(self, X: NDArray[np.floating], P: NDArray[np.floating] | None = None) -> NDArray[np.bool_]:
-        """(n,) True where the answer should be "unknown"."""
-        return self.scores(X, P) > self.threshold
+    def refused(
+        self, X: NDArray[np.floating], P: NDArray[np.floating] | None = None, *, done: bool = False
+    ) -> NDArray[np.bool_]:
+        """(n,) True where the answer should be "unknown": where `scores` are above the threshold.
+
+        done: the rows of X have length 1 already. Of many references the first are looked at first: a row that is near
+        enough to those is compared with no others, as more can only bring it nearer.
+        """
+        U, doubts, r = np.asarray(X, np.float32) if done else unit(X), self._doubts(P), len(self.references)
+        if r < 2 * FIRST or not self.spread[0] > 0:
+            return self._novelty(self._nearest(U, 0, r), doubts) > self.threshold
+        # more than rounding changes: float32 products over d terms in another order, and the sum
+        slack = 2 * U.shape[1] * np.finfo(np.float32).eps / float(self.spread[0]) + 1e-6 * (1 + abs(self.threshold))
+        nearest = self._nearest(U, 0, FIRST)
+        novelty = self._novelty(nearest, doubts)
+        left = np.flatnonzero(~(novelty <= self.threshold - slack))
+        if len(left):
+            both = np.concatenate([nearest[left], self._nearest(U[left], FIRST, r)], axis=1)
+            novelty[left] = self._novelty(_nearest(both), np.broadcast_to(doubts, len(U))[left])
+            if (np.abs(novelty[left] - self.threshold) <= slack).any():
+                return self._novelty(self._nearest(U, 0, r), doubts) > self.threshold
+        return novelty > self.threshold
+
+    def _doubts(self, P: NDArray[np.floating] | None) -> Floats:
+        """The part of the score that is lack of confidence, (n,); (1,) zero where there is none."""
+        if not self.spread[1] > 0:
+            return np.zeros(1)
+        if P is None:
+            raise ValueError("This novelty score needs the probabilities too.")
+        return np.asarray((_doubt(P) - self.centre[1]) / self.spread[1])
+
+    def _nearest(self, U: NDArray[np.float32], low: int, high: int) -> NDArray[np.floating]:
+        """Similarities (n, NEAREST) of unit vectors (n, d) to the nearest of the references low to high."""
+        if not self.spread[0] > 0:
+            return np.zeros((len(U), NEAREST))
+        rows = POOL.rows(self, self.references, high)[low:]
+        parts = [_nearest(U[start : start + 1024] @ rows.T) for start in range(0, max(len(U), 1), 1024)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _novelty(self, nearest: NDArray[np.floating], doubts: Floats) -> NDArray[np.float32]:
+        """The scores (n,)."""
+        found = (_distance(nearest) - self.centre[0]) / self.spread[0] if self.spread[0] > 0 else np.zeros(len(nearest))
+        return np.asarray(found + doubts, np.float32)
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Everything learned, as named arrays."""
@@ -72,23 +104,36 @@ class Unknown:
         """Rebuild; raises ValueError on missing names, wrong shapes, or values that are not finite."""
         if missing := {"references", "centre", "spread", "limits"} - set(arrays):
             raise ValueError(f"unknown lacks the arrays {sorted(missing)}")
-        references, centre, spread, limits = (
-            np.asarray(arrays[k]) for k in ("references", "centre", "spread", "limits")
-        )
+        references = arrays["references"]  # or a `tensors.Stored`, whose values were looked at there
+        centre, spread, limits = (np.asarray(arrays[k]) for k in ("centre", "spread", "limits"))
         shapes = [part.shape for part in (centre, spread, limits)]
         if references.ndim != 2 or not references.size or shapes != [(2,)] * 3:
             raise ValueError(f"unknown has arrays of shapes {references.shape}, {shapes}")
         for name, part in (("references", references), ("centre", centre), ("spread", spread), ("limits", limits)):
-            if part.dtype.kind != "f" or not np.isfinite(part).all():
+            if part.dtype.kind != "f" or (isinstance(part, np.ndarray) and not np.isfinite(part).all()):
                 raise ValueError(f"unknown holds values in {name} that are no finite numbers")
         if (np.asarray(spread, np.float32) < 0).any():
             raise ValueError("unknown holds a negative spread")
-        middle, width = centre.astype(np.float32), spread.astype(np.float32)
-        return cls(references.astype(np.float16), middle, width, float(limits[0]), float(limits[1]))
+        kept: Any = references if references.dtype == np.float16 else np.asarray(references, np.float16)
+        return cls(kept, centre.astype(np.float32), spread.astype(np.float32), float(limits[0]), float(limits[1]))
 
-    @cached_property
-    def _rows(self) -> NDArray[np.float32]:
-        return _unit(self.references)
+
+def refusals(several: Sequence[Unknown], U: NDArray[np.float32], P: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """`refused` of h models at once: unit vectors (n, d) that each answered with its part of P (n, c, h) -> (n, h)."""
+    nearest = np.zeros((len(U), len(several), NEAREST), np.float32)
+    for j, one in enumerate(several):
+        if len(one.references) < 2 * FIRST:
+            nearest[:, j] = one._nearest(U, 0, len(one.references))
+    centre, spread = (np.array([getattr(one, part) for one in several]) for part in ("centre", "spread"))  # (h, 2)
+    spread[spread <= 0] = np.inf
+    novelty = (_distance(nearest.reshape(-1, NEAREST)).reshape(nearest.shape[:2]) - centre[:, 0]) / spread[:, 0]
+    if np.isfinite(spread[:, 1]).any():
+        novelty += (_doubt(P) - centre[:, 1]) / spread[:, 1]
+    unknown = np.asarray(np.float32(novelty) > np.array([one.threshold for one in several], np.float32))
+    for j, one in enumerate(several):
+        if len(one.references) >= 2 * FIRST:
+            unknown[:, j] = one.refused(U, P[:, :, j], done=True)
+    return unknown
 
 
 @dataclass(frozen=True)
@@ -153,14 +198,14 @@ def learn(
     pool = np.flatnonzero(tested) if tested.any() else np.flatnonzero(known)
     confident = P is not None and tested.any()
     queries = np.sort(rng.choice(pool, QUERIES, replace=False)) if len(pool) > QUERIES else pool
-    kept = _unit(X[references]).astype(np.float16)
+    kept = unit(X[references]).astype(np.float16)
 
     c = 0 if y is None or P is None else P.shape[1]
     rounds = min(c, ROUNDS) if c > 2 and confident and not spaces else 1
     hidden_in = rng.permutation(c) % rounds if rounds > 1 else np.zeros(max(c, 1), np.int64)  # (c,) round of a class
     block = np.zeros(len(references), np.int64) if rounds == 1 or y is None else hidden_in[y[references]]
     code = np.arange(len(X)) if groups is None else groups
-    similarity = _apart(spaces, queries, references) if spaces else _unit(X[queries]) @ _unit(kept).T  # (q, r)
+    similarity = _apart(spaces, queries, references) if spaces else unit(X[queries]) @ unit(kept).T  # (q, r)
     similarity[code[queries][:, None] == code[references]] = -2.0
     # (q, rounds, 2): nearest in the rows each round hides; hiding a round then leaves the others' nearest
     nearest = np.stack([_nearest(similarity[:, block == i]) for i in range(rounds)], 1)
@@ -176,10 +221,10 @@ def learn(
 
     caught, refused = np.zeros(len(queries), np.bool_), []
     axes = _axes(kept, rng)
-    doubts = _Doubts(_unit(kept) @ axes, y[references], hidden_in, rounds)
+    doubts = _Doubts(unit(kept) @ axes, y[references], hidden_in, rounds)
     inside = np.zeros(len(X), np.bool_)
     inside[references] = True
-    Q = _unit(X[queries]) @ axes
+    Q = unit(X[queries]) @ axes
     for i in range(rounds):
         foreign = hidden_in[y[queries]] == i
         if foreign.all():
@@ -259,7 +304,7 @@ def _apart(
     similarity = np.full((len(queries), len(references)), -2.0, np.float32)
     for rows, X in spaces:
         at, others = np.flatnonzero(np.isin(queries, rows)), np.flatnonzero(~np.isin(references, rows))
-        similarity[np.ix_(at, others)] = _unit(X[queries[at]]) @ _unit(X[references[others]]).T
+        similarity[np.ix_(at, others)] = unit(X[queries[at]]) @ unit(X[references[others]]).T
     return similarity
 
 
@@ -327,6 +372,8 @@ def _distance(nearest: NDArray[np.floating]) -> Floats:
     """Mean cosine distance (q,) to the nearest of what is left, (q, k) similarities; below -1 is missing."""
     best = _nearest(nearest)
     there = best > -1.5
+    if there.all():
+        return np.asarray(1 - best.sum(1, dtype=np.float64) / NEAREST)
     mean = np.where(there, best, 0).sum(1, dtype=np.float64) / np.maximum(there.sum(1), 1)
     return np.where(there.any(1), 1 - mean, 1.0)
 
@@ -334,16 +381,17 @@ def _distance(nearest: NDArray[np.floating]) -> Floats:
 def _nearest(similarity: NDArray[np.floating]) -> NDArray[np.floating]:
     """The NEAREST largest of each row, (q, r) -> (q, NEAREST); -2 stands for what is missing."""
     short = NEAREST - similarity.shape[1]
-    if short >= 0:
+    if short > 0:
         return np.pad(similarity, ((0, 0), (0, short)), constant_values=-2.0)
-    return np.partition(similarity, -NEAREST, axis=1)[:, -NEAREST:]
+    return np.partition(similarity, -NEAREST, axis=1)[:, -NEAREST:] if short else similarity
 
 
 def _doubt(P: NDArray[np.floating]) -> Floats:
-    """Minus the log odds of the likeliest label, (n,); the rows of P need not sum to 1."""
+    """Minus the log odds of the likeliest label, (n,), of P (n, c); or (n, h) of (n, c, h). No row need sum to 1."""
     P = np.asarray(P, np.float64)
     top = P.max(1) / np.maximum(P.sum(1), 1e-300)
-    return np.asarray(np.log(np.clip(1 - top, 1e-6, 1)) - np.log(np.clip(top, 1e-6, 1)), np.float64)
+    unsure, sure = (np.log(np.minimum(np.maximum(part, 1e-6), 1.0)) for part in (1 - top, top))
+    return np.asarray(unsure - sure, np.float64)
 
 
 def _slope(S: Floats, y: NDArray[np.integer]) -> float:
@@ -359,8 +407,7 @@ def _slope(S: Floats, y: NDArray[np.integer]) -> float:
 
 def _softmax(S: Floats) -> Floats:
     E = np.exp(S - S.max(1, keepdims=True))
-    out: Floats = E / E.sum(1, keepdims=True)
-    return out
+    return np.asarray(E / E.sum(1, keepdims=True))
 
 
 def _axes(references: NDArray[np.float16], rng: np.random.Generator) -> NDArray[np.float32]:
@@ -368,11 +415,6 @@ def _axes(references: NDArray[np.float16], rng: np.random.Generator) -> NDArray[
 
     Randomised range finding with one power step (Halko, Martinsson and Tropp 2011, algorithm 4.3).
     """
-    R = _unit(references)
+    R = unit(references)
     start = rng.standard_normal((R.shape[1], min(128, R.shape[1])), np.float32)
     return np.asarray(np.linalg.qr(R.T @ (R @ (R.T @ (R @ start))))[0], np.float32)
-
-
-def _unit(X: NDArray[np.floating]) -> NDArray[np.float32]:
-    X = np.asarray(X, np.float32)
-    return np.asarray(X / np.maximum(np.linalg.norm(X, axis=1, keepdims=True), 1e-12), np.float32)

@@ -1,5 +1,6 @@
 """The verbs: fit, advise, tune, distil, load, predict, evaluate, select, shrink, export, models, facts, verify, report,
-remove, cache, and those for base models: bases, add_base, remove_base.
+remove, cache; those for base models: bases, add_base, remove_base; and those of serving: remote, deploy, rollback,
+undeploy, deployments, keys_create, keys_list, keys_revoke.
 
 Everything the command line does is here, for Python; the command line only parses and prints.
 """
@@ -19,9 +20,22 @@ from headstart.api.managing import (
     summary,
     verify,
 )  # fmt: skip
+from headstart.api.serving import (
+    deploy,
+    deployments,
+    keys_create,
+    keys_list,
+    keys_revoke,
+    refusals,
+    remote,
+    rollback,
+    undeploy,
+)
 from headstart.stream import is_one, predict_file, predict_one
 
 __all__ = [
-    "add_base", "advise", "bases", "cache", "choice_page", "distil", "evaluate", "export", "facts", "fit", "is_one", "load", "models", "predict",
-    "predict_file", "predict_one", "remove", "remove_base", "report", "select", "shrink", "summary", "tune", "verify",
+    "add_base", "advise", "bases", "cache", "choice_page", "deploy", "deployments", "distil", "evaluate",
+    "export", "facts", "fit", "is_one", "keys_create", "keys_list", "keys_revoke", "load", "models", "predict",
+    "predict_file", "predict_one", "refusals", "remote", "remove", "remove_base", "report", "rollback",
+    "select", "shrink", "summary", "tune", "undeploy", "verify",
 ]  # fmt: skip

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from headstart import saved, verdict
+from headstart import deployments, saved, verdict
 from headstart.embedding import SKIP
-from headstart.errors import HeadstartError, NotFound
+from headstart.errors import HeadstartError, InputError, NotFound
 from headstart.model import Model, Prediction, replay
 from headstart.model import load as load_folder
 from headstart.progress import Progress, silent
@@ -148,8 +148,15 @@ def report(name: str | Path, *, output: Path | None = None, project: str | Path 
 
 
 def remove(name: str, *, project: str | Path = ".") -> list[int]:
-    """Remove a model with all its versions; returns their numbers."""
-    return Project(Path(project)).remove(name)
+    """Remove a model with all its versions; returns their numbers. Raises NotFound, InputError for one that is deployed."""
+    root = Project(Path(project))
+    root.current(name)
+    for one in deployments.table(root.root).values():
+        if name in {pointer.model for pointer in (one.live, one.challenger) if pointer}:
+            raise InputError(
+                f"model {name!r} is deployed as {one.name!r}: headstart undeploy {one.name}, then remove it."
+            )
+    return root.remove(name)
 
 
 def cache(*, clear: bool = False) -> dict[str, Any]:

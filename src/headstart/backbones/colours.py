@@ -16,7 +16,6 @@ same way. A MobileNet's features are 72 to 85 there.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbone import Card, Contents, Portable, Tap, arithmetic
-from headstart.backbones.onnx import cores
+from headstart.backbones.onnx import spread
 from headstart.errors import ContentError, InputError
 
 if TYPE_CHECKING:
@@ -138,9 +137,7 @@ class Colours:
             else:
                 X[i] = described(picture)
 
-        with ThreadPoolExecutor(max(1, min(cores(), len(contents)))) as pool:
-            for _ in pool.map(one, range(len(contents))):
-                pass
+        spread(one, range(len(contents)))
         if faults:
             raise ContentError(sorted(faults))
         return X

@@ -71,6 +71,13 @@ def passed(
     runtime.spread(one, work)
 
 
+def once(through: runtime.Pass, rows: Sequence[Sequence[int]], name: str, *, alone: bool) -> NDArray[np.float32]:
+    """The one output (n, width) of a pass of n rows of equally many tokens, on this thread; `alone`: row by row."""
+    with told(name):
+        found = [through.ran([row])[0] for row in rows] if alone else through.ran(rows)
+    return runtime.finite(np.concatenate(found) if len(found) > 1 else found[0], name)
+
+
 @dataclass(frozen=True)
 class Network:
     """The network in a folder, cut somewhere. Nothing is loaded before the first `encode`."""
@@ -234,12 +241,16 @@ class Network:
             self.pictured(
                 contents, self._opened, ["features"], lambda batch, values: found.__setitem__(batch, values[0])
             )
-        if not np.isfinite(found).all():
-            row = int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0])
-            raise ModelError(
-                f"{self.description.name} gives no finite numbers for content number {row + 1} of the call."
-            )
-        return found
+        return runtime.finite(found, self.description.name)
+
+    def ran(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Features of n rows of equally many tokens, those of `rows`, on this thread alone. Raises ModelError."""
+        return once(self.through, rows, self.description.name, alone=self.description.alone)
+
+    @cached_property
+    def through(self) -> runtime.Pass:
+        """What its features come out of; loaded when it is first asked for. Raises ModelError."""
+        return runtime.Pass.of(self._opened, ["features"])
 
     def counted(self, texts: Sequence[str]) -> tuple[list[int], list[int]]:
         """For every text how many tokens it makes, and how many of them are unknown pieces."""

@@ -1,21 +1,25 @@
 """ONNX graphs in ONNX Runtime: weights mapped from their published file, rows run in batches of exactly equal length.
 
 Rows of one length need no padding, so nothing is computed in vain and no row can feel another. Each run uses one core,
-and as many runs go on at once as there are cores: no core ever waits for another inside a layer.
+and as many runs go on at once as there are cores: no core ever waits for another inside a layer. Who has threads of
+its own says `on_this_thread`, and all of it happens there.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.errors import InputError, near
+from headstart.errors import InputError, ModelError, near
 
 BUDGET = 512  # tokens in one run: fewer and many more are both slower by 5 %
 SMALLEST = 128  # fewer tokens than this a run waste time
@@ -26,10 +30,24 @@ PROVIDERS = {
     "cpu": "CPUExecutionProvider",
 }  # where a graph is run, the first that is there
 SETTINGS = {"cuda": {"use_tf32": "0"}}  # tf32 has 10 bits of fraction: features would not be those of the CPU
+_HERE = threading.local()  # whether this thread is to use no other
+
+
+@contextmanager
+def on_this_thread() -> Iterator[None]:
+    """Whatever this thread runs within is run on it alone: it has one core."""
+    before = getattr(_HERE, "alone", False)
+    _HERE.alone = True
+    try:
+        yield
+    finally:
+        _HERE.alone = before
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """How many cores this thread may use: those of the process, or one within `on_this_thread`."""
+    if getattr(_HERE, "alone", False):
+        return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -110,6 +128,35 @@ def batches(lengths: NDArray[np.int64], parallel: int) -> list[NDArray[np.int64]
     return found
 
 
+@dataclass(frozen=True)
+class Pass:
+    """A session and the names that a run of it needs: a session makes them anew whenever it is asked."""
+
+    session: Any
+    outputs: list[str]
+    masked: bool
+
+    @classmethod
+    def of(cls, session: Any, outputs: Sequence[str]) -> Pass:
+        """The pass that gives some outputs of a session."""
+        return cls(session, list(outputs), any(given.name == "attention_mask" for given in session.get_inputs()))
+
+    def ran(self, rows: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
+        """One run of n rows of equally many tokens, on this thread: for every output an array (n, width) float32."""
+        tokens = np.array(rows, np.int64)
+        feed = {"input_ids": tokens, "attention_mask": np.ones_like(tokens)} if self.masked else {"input_ids": tokens}
+        found: list[NDArray[np.float32]] = self.session.run(self.outputs, feed)
+        return found
+
+
+def finite(X: NDArray[np.float32], name: str) -> NDArray[np.float32]:
+    """Features of n contents, themselves. Raises ModelError with the first that are not all numbers."""
+    if not np.isfinite(X).all():
+        row = int(np.flatnonzero(~np.isfinite(X).all(axis=1))[0])
+        raise ModelError(f"{name} gives no finite numbers for content number {row + 1} of the call.")
+    return X
+
+
 def run(
     session: Any, outputs: Sequence[str], rows: Sequence[Sequence[int]], *, alone: bool = False
 ) -> list[NDArray[np.float32]]:
@@ -117,14 +164,12 @@ def run(
 
     Returns for every output name an array (n, width) float32, in the order of the rows.
     """
-    masked = any(given.name == "attention_mask" for given in session.get_inputs())
+    through = Pass.of(session, outputs)
     sizes = {output.name: output.shape[-1] for output in session.get_outputs()}
     results = [np.empty((len(rows), sizes[name]), np.float32) for name in outputs]
 
     def one(batch: NDArray[np.int64]) -> None:
-        tokens = np.array([rows[i] for i in batch], np.int64)
-        feed = {"input_ids": tokens, "attention_mask": np.ones_like(tokens)} if masked else {"input_ids": tokens}
-        for result, value in zip(results, session.run(list(outputs), feed), strict=True):
+        for result, value in zip(results, through.ran([rows[i] for i in batch]), strict=True):
             result[batch] = value
 
     if alone:

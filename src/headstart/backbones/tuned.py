@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 
 from headstart import backbones, jsontext, tensors
 from headstart.backbone import Backbone, Card, Contents, Portable, Tap
-from headstart.backbones import changes, minilm
+from headstart.backbones import changes, minilm, plain
 from headstart.backbones import onnx as runtime
 from headstart.backbones.changes import Description, Tensor, Values, applied
 from headstart.backbones.minilm import MiniLM
-from headstart.backbones.network import Network, told
+from headstart.backbones.network import Network, once, told
 from headstart.errors import InputError, ModelError
 from headstart.graph import cut as cutting
 from headstart.graph.reading import inlined, said
@@ -302,19 +302,51 @@ class Tuned:
         if len(contents) == 0:
             return found
         if self.card.modality == "text":
-            alone = isinstance(base, Network) and base.description.alone
             rows = base.rows(contents)  # type: ignore[arg-type]  # it looks itself
             with told(self.card.name):
-                found = runtime.run(self._opened, ["features"], rows, alone=alone)[0]
+                found = runtime.run(self._opened, ["features"], rows, alone=self.alone)[0]
         else:
             assert isinstance(base, Network)
             base.pictured(
                 contents, self._opened, ["features"], lambda batch, values: found.__setitem__(batch, values[0])
             )
-        if not np.isfinite(found).all():
-            row = int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0])
-            raise ModelError(f"{self.said} gives no finite numbers for content number {row + 1} of the call.")
-        return found
+        return runtime.finite(found, self.said)
+
+    def rows(self, texts: Sequence[str]) -> list[list[int]]:
+        """The token numbers of every text. Raises InputError on what is no text."""
+        return self.base.rows(texts)
+
+    def ran(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Features of n rows of equally many tokens, those of `rows`, on this thread alone. Raises ModelError."""
+        return once(self.through, rows, self.card.name, alone=self.alone)
+
+    @cached_property
+    def through(self) -> runtime.Pass:
+        """What its features come out of; loaded when it is first asked for. Raises ModelError."""
+        return runtime.Pass.of(self._opened, ["features"])
+
+    @property
+    def alone(self) -> bool:
+        """Whether its rows must be run one by one."""
+        return isinstance(self.base, Network) and self.base.description.alone
+
+    def halves(self) -> tuple[Any, Path, Any]:
+        """The network in two at its tap: the graph below, as published, the folder that may hold its weights, and the
+        graph above with the new values inside, which gives `features`.
+
+        The outputs of the one are the inputs of the other. Raises InputError where it cannot be cut there, because the
+        cut takes something below the tap, say; ModelError on what was altered.
+        """
+        model, folder = _outside(self.base)
+        changes.proved(self.description, model, self.found)
+        place = cutting.parts(self.description.tap, self.found)[0][0]
+        below, above = cutting.halves(cutting.features(model, self.cut, self.found), place, "features")
+        if isinstance(self.base, Network):
+            inlined(above, folder)
+        else:
+            plain.inlined(above, minilm.published(folder))
+        applied(above, changes.load(self.folder, self.description))
+        return below, folder, above
 
     def counted(self, texts: Sequence[str]) -> tuple[list[int], list[int]]:
         """For every text how many tokens it makes, and how many of them are unknown pieces."""

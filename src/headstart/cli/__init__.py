@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from headstart.cli import advising, bases, learning, managing, shaping, tuning
+from headstart.cli import advising, bases, learning, managing, serving, shaping, tuning
 from headstart.cli.app import app
 from headstart.errors import HeadstartError
 
-__all__ = ["advising", "app", "bases", "learning", "main", "managing", "shaping", "tuning"]
+__all__ = ["advising", "app", "bases", "learning", "main", "managing", "serving", "shaping", "tuning"]
 
 
 def _version(value: bool) -> None:

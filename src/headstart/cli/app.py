@@ -28,3 +28,11 @@ Names = Annotated[str | None, typer.Option("--names", help="A file that names th
 Encoding = Annotated[str | None, typer.Option("--encoding", help="The file's encoding.", show_default="found")]
 Broken = Annotated[str, typer.Option("--broken", help="Pictures that cannot be read: skip or refuse.")]
 Name = Annotated[str, typer.Argument(help="A model of the project, or a model's folder.")]
+Server = Annotated[
+    str | None,
+    typer.Option("--server", help="The URL of a server to use, as http://127.0.0.1:8400.", show_default="none"),
+]
+Key = Annotated[
+    str | None,
+    typer.Option("--key", help="The server's API key; better in HEADSTART_KEY.", show_default="from HEADSTART_KEY"),
+]

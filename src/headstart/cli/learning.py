@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from headstart.cli.app import Broken, Encoding, Folder, Image, Json, Label, Name, Names, Text, app
+from headstart.cli.app import Broken, Encoding, Folder, Image, Json, Key, Label, Name, Names, Server, Text, app
 from headstart.terminal import Progress, console, figures, plain, print_json, say, show_prediction, show_verdict
 
 
@@ -102,7 +102,8 @@ def _flag(project: Path) -> str:
     "`headstart predict tickets 'where is my parcel?' --why`\n\n"
     "`headstart predict tickets new.csv -o labelled.csv`\n\n"
     "`headstart predict waste photo.jpg --why`\n\n"
-    "`cat new.jsonl | headstart predict tickets - --json`"
+    "`cat new.jsonl | headstart predict tickets - --json`\n\n"
+    "`headstart predict tickets new.csv -o labelled.csv --server http://127.0.0.1:8400`"
 )
 def predict(
     name: Name,
@@ -124,13 +125,15 @@ def predict(
     image: Image = None,
     encoding: Encoding = None,
     broken: Broken = "skip",
+    server: Server = None,
+    key: Key = None,
     project: Folder = Path(),
     as_json: Json = False,
 ) -> None:
     """Label new texts or pictures. Streams: the input may be larger than memory; run again after an interruption."""
     from headstart import api
 
-    model = api.load(name, project=project)
+    model = api.load(name, project=project) if server is None else api.remote(server, name, key=key)
     if output is None and api.is_one(model, source):
         [row] = api.predict_one(model, [source], why=why, every=every)
         if as_json:

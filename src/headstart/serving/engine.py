@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbone import Card, Contents
-from headstart.errors import InputError, Overloaded
+from headstart.errors import InputError, Overloaded, TooLate
 from headstart.predictionlog import PredictionLog
 from headstart.serving.asked import Question, Reply
 from headstart.serving.asking import Asked, Done
 from headstart.serving.encoders import Encoder
 from headstart.serving.explaining import Explaining
+from headstart.serving.gathering import Features, Gathering
 from headstart.serving.lanes import Lanes
 from headstart.serving.recent import Recent
 from headstart.serving.rollout import Rollout
 from headstart.serving.table import Deployed
 
 Floats = NDArray[np.float32]
+TRIAL = 60.0  # seconds that a trial may take
 LARGE = 200_000  # letters or bytes of a question that is not begun in the event loop
 
 
@@ -77,37 +80,23 @@ class Engine:
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Reply] = loop.create_future()
-
-        def settle(result: Reply | BaseException) -> None:
-            if future.done():
-                return
-            if isinstance(result, BaseException):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
-
-        def done(result: Reply | BaseException) -> None:
-            _told(loop, settle, result)
-
+        done = partial(_told, loop, future)
         large = sum(map(len, question.contents)) > LARGE
         asked = await asyncio.to_thread(self.submit, question, done) if large else self.submit(question, done)
+        late = TooLate("not answered before its deadline; ask for less at once, or allow it more time.")
+        timer = loop.call_later(max(0.0, question.deadline - time.monotonic()), _settled, future, late)
         try:
             return await future
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, TooLate):
             asked.cancel()
             raise
+        finally:
+            timer.cancel()
 
     def ask(self, question: Question) -> Reply:
         """Answer a question, blocking. Raises as `answer` does."""
         future: Future[Reply] = Future()
-
-        def done(result: Reply | BaseException) -> None:
-            if isinstance(result, BaseException):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
-
-        self.submit(question, done)
+        self.submit(question, partial(_settled, future))
         return future.result()
 
     def submit(self, question: Question, done: Done) -> Asked:
@@ -133,21 +122,26 @@ class Engine:
         kind = "image" if contents and isinstance(contents[0], bytes) else "text"
         if base.card.modality != kind:
             raise InputError(f"{name!r} does not read such contents; it reads {base.card.modality}s.")
-        found = await asyncio.to_thread(self._encoded, encoder, contents, base.card.fingerprint, deadline)
-        return found, base.card
+        fingerprint = base.card.fingerprint
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Features] = loop.create_future()
+        gathering = Gathering(
+            self.lanes, self.recent, contents, [(encoder, fingerprint)], partial(_told, loop, future), deadline=deadline
+        )
+        gathering.begin()
+        try:
+            return (await future)[fingerprint], base.card
+        except asyncio.CancelledError:
+            gathering.cancel()
+            raise
 
-    def _encoded(self, encoder: Encoder, contents: Contents, fingerprint: str, deadline: float | None = None) -> Floats:
-        """Features (n, d), waited for in a thread."""
-        future: Future[Mapping[str, Floats]] = Future()
-
-        def done(result: Mapping[str, Floats] | BaseException) -> None:
-            if isinstance(result, BaseException):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
-
-        until = time.monotonic() + 60 if deadline is None else deadline
-        self.lanes.submit(encoder, contents, frozenset((fingerprint,)), done, deadline=until)
+    def _encoded(self, encoder: Encoder, contents: Contents, fingerprint: str) -> Floats:
+        """Features (n, d) past what is remembered, waited for in a thread: a trial of what is served."""
+        future: Future[Features] = Future()
+        Gathering(
+            self.lanes, self.recent, contents, [(encoder, fingerprint)], partial(_settled, future),
+            deadline=time.monotonic() + TRIAL, fresh=True,
+        ).begin()  # fmt: skip
         return future.result()[fingerprint]
 
     # -- changing ----------------------------------------------------------------------------------------------------
@@ -212,10 +206,20 @@ class Engine:
         return done
 
 
-def _told(loop: asyncio.AbstractEventLoop, settle: Callable[[Any], None], result: Any) -> None:
-    """Settle in the loop, unless that has ended."""
+def _settled(future: Any, result: Any) -> None:
+    """Give a future its result, or what went wrong, unless nobody waits for it."""
+    if future.done():
+        return
+    if isinstance(result, BaseException):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
+
+
+def _told(loop: asyncio.AbstractEventLoop, future: Any, result: Any) -> None:
+    """The same in the loop, unless that has ended."""
     try:
-        loop.call_soon_threadsafe(settle, result)
+        loop.call_soon_threadsafe(_settled, future, result)
     except RuntimeError:
         if not loop.is_closed():
             raise

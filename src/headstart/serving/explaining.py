@@ -13,16 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbone import Contents
+from headstart.backbones.onnx import on_this_thread
 from headstart.errors import InputError, Overloaded
 from headstart.reasons import Reasons
 from headstart.rowcache import Cache
-from headstart.serving.asked import Said
+from headstart.serving.asked import Reply, Said
 
 MOST = 16  # answers of one question that are explained
 WAITING = 8  # questions that may wait
 KEPT = 8  # models whose training examples stay in memory
 
-Result = tuple[Said, ...] | BaseException
+Result = Reply | BaseException
 
 
 class Explaining:
@@ -35,13 +36,13 @@ class Explaining:
 
     def of(
         self,
-        said: tuple[Said, ...],
+        reply: Reply,
         contents: Contents,
         X: Mapping[str, NDArray[np.float32]],
         done: Callable[[Result], None],
     ) -> None:
-        """Give `said` with its reasons to `done`, or what went wrong."""
-        if (n := len(said) * len(contents)) > MOST:
+        """Give a reply with its reasons to `done`, or what went wrong."""
+        if (n := len(reply.said) * len(contents)) > MOST:
             done(InputError(f"{n} answers are too many to explain at once; ask for at most {MOST} with why."))
             return
         with self._lock:
@@ -50,19 +51,21 @@ class Explaining:
         if full:
             done(Overloaded("too many answers wait to be explained.", 5.0))
             return
-        self._pool.submit(self._explain, said, contents, X, done)
+        self._pool.submit(self._explain, reply, contents, X, done)
 
     def close(self) -> None:
         """Take no more."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _explain(self, said: tuple[Said, ...], contents: Contents, X: Any, done: Callable[[Result], None]) -> None:
+    def _explain(self, reply: Reply, contents: Contents, X: Any, done: Callable[[Result], None]) -> None:
         result: Result
         try:
-            result = tuple(
-                replace(one, why=self._reasons(one).of(contents, X[one.served.fingerprint], one.answers))
-                for one in said
-            )
+            with on_this_thread():  # the others are the lanes'
+                said = tuple(
+                    replace(one, why=self._reasons(one).of(contents, X[one.served.fingerprint], one.answers))
+                    for one in reply.said
+                )
+            result = replace(reply, said=said)
         except Exception as error:
             result = error
         finally:

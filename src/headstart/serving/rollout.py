@@ -90,9 +90,12 @@ class Rollout:
 
     def check(self) -> None:
         """Predict a probe on every base in memory. Raises what went wrong."""
-        with self.using() as table:
+        table = self.using()
+        try:
             for loaded in {one.served.fingerprint: one for one in table.loaded()}.values():
                 check(loaded, self.encode)
+        finally:
+            table.__exit__()
 
     def sync(self) -> list[str]:
         """Follow the deployments; returns the faults in words. A name whose new version fails keeps its old one."""

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbone import Backbone, Contents
+from headstart.backbones.remote import Remote
 from headstart.deployments import Pointer
-from headstart.errors import ModelError, NotFound, near
+from headstart.errors import InputError, ModelError, NotFound, near
 from headstart.project import Project
 from headstart.serving.encoders import Encoder, Encoders
 from headstart.serving.served import Served
@@ -66,6 +67,11 @@ class Shelf:
     def _base(self, served: Served) -> Backbone:
         """The base a version stands on, one object for all that share it. Raises ModelError, NotFound, InputError."""
         base = self._bases.get(served.fingerprint)
+        if base is None and isinstance(served.model.backbone, Remote):
+            raise InputError(
+                f"model {served.name!r} cannot be served: its base model answers over the network, so a request would wait "
+                "for another server, and send it what was asked."
+            )
         if base is None:
             base = self._bases[served.fingerprint] = served.model.backbone
         served.model.__dict__["backbone"] = base  # in place of one that it would load for itself

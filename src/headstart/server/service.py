@@ -1,0 +1,41 @@
+"""What a server works with: the engine, the settings, the keys, the log and the metrics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from headstart.apikeys import Keyring
+from headstart.predictionlog import PredictionLog
+from headstart.server.metrics import Metrics
+from headstart.server.settings import Settings
+from headstart.serving.engine import Engine
+
+
+@dataclass(frozen=True)
+class Service:
+    """One process of a server."""
+
+    engine: Engine
+    settings: Settings
+    keyring: Keyring
+    log: PredictionLog | None
+    metrics: Metrics
+
+
+def open_service(settings: Settings) -> Service:
+    """Everything a server needs; `engine.start()` loads the models. Raises ModelError, StorageError."""
+    metrics = Metrics()
+    log = None if settings.log == "off" else PredictionLog(settings.project)
+    engine = Engine(
+        settings.project,
+        models=settings.models,
+        max_wait=settings.max_wait,
+        limit=settings.queue,
+        memory=settings.cache,
+        log=log,
+        log_wait=settings.log == "wait",
+        log_inputs=settings.log_inputs,
+        ran=metrics.ran,
+    )
+    metrics.watch(engine)
+    return Service(engine, settings, Keyring.of(settings.project), log, metrics)
