@@ -1,19 +1,19 @@
 """The engine: one pass for many heads, changes while it answers, canaries, shadows, the log."""
 
 import asyncio
+import contextlib
 import shutil
 import threading
 import time
 
 import numpy as np
 import pytest
-from conftest import TOPICS, sentences
 
 import headstart
+from conftest import TOPICS, sentences
 from headstart import deployments
 from headstart.errors import Conflict, ContentError, InputError, ModelError, NotFound, Overloaded, TooLate
 from headstart.predictionlog import PredictionLog
-from headstart.project import Project
 from headstart.serving.asked import CANARY, LIVE, Question
 from headstart.serving.asking import alike, stated
 from headstart.serving.engine import Engine
@@ -291,10 +291,8 @@ def test_two_engines_on_one_project_agree_on_one_winner(project):
     won = []
 
     def deploy(engine, version):
-        try:
+        with contextlib.suppress(Conflict):
             won.append(engine.deploy("topics", version, "topics", expected=seq).live.version)
-        except Conflict:
-            pass
 
     threads = [threading.Thread(target=deploy, args=(engine, f"v{i + 1}")) for i, engine in enumerate(engines)]
     for one in threads:

@@ -50,7 +50,7 @@ def load(path: Path, *, limit: int = LIMIT) -> Any:
     Raises NotFound, ModelError with the reason.
     """
     import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError
 
     path = Path(path)
     if not path.is_file():

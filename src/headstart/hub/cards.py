@@ -92,7 +92,7 @@ def of(found: Mapping[str, Any], where: str) -> Card:
 def outside(path: Path) -> list[str]:
     """The names of the files beside an ONNX file that hold its weights. Raises ModelError where they lead elsewhere."""
     import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError
 
     from headstart.graph import reading
 
