@@ -69,7 +69,7 @@ def serve(root: Path, **changed) -> Service:
 @functools.cache
 def app(service: Service) -> Gate:
     """Its routes behind the gate."""
-    return Gate(build(service), service.settings, service.keyring, service.engine.busy)
+    return Gate(build(service), service.settings, service.door, service.engine.busy)
 
 
 class Live:

@@ -43,7 +43,7 @@ def client(root, *, gate=False, **settings):
     service.engine.start()
     app = inner = build(service)
     if gate:
-        guarded = Gate(inner, service.settings, service.keyring, service.engine.busy)
+        guarded = Gate(inner, service.settings, service.door, service.engine.busy)
 
         async def app(scope, receive, send):
             await (guarded if scope["type"] == "http" else inner)(scope, receive, send)

@@ -8,8 +8,8 @@ import pytest
 import servedapp
 from clientserver import TEXTS
 from headstart import apikeys, deployments, notice, saved
-from headstart.errors import ModelError, Overloaded
-from headstart.server import telling
+from headstart.errors import ModelError
+from headstart.server import readiness
 
 PREDICT = "/v1/models/{}/predict"
 
@@ -292,14 +292,6 @@ def test_not_ready(client, monkeypatch):
     assert "retry-after" in found.headers
 
 
-def test_busy_is_ready(client, monkeypatch):
-    def ready():
-        raise Overloaded("too much to do.", 1.0)
-
-    monkeypatch.setattr(client.service.engine, "ready", ready)
-    assert client.get("/health/ready").status_code == 200
-
-
 def test_a_trial_that_hangs_is_not_tried_again_beside_itself(client, monkeypatch):
     hold, tried = threading.Event(), []
 
@@ -308,8 +300,8 @@ def test_a_trial_that_hangs_is_not_tried_again_beside_itself(client, monkeypatch
         hold.wait(20)
 
     monkeypatch.setattr(client.service.engine, "ready", ready)
-    monkeypatch.setattr(telling, "TRIAL", 0.05)
-    monkeypatch.setattr(telling, "FRESH", 0.0)
+    monkeypatch.setattr(readiness, "TRIAL", 0.05)
+    monkeypatch.setattr(readiness, "FRESH", 0.0)
     for _ in range(3):
         problem(client.get("/health/ready"), 503, "more than")
     assert tried == [1]

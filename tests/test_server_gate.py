@@ -28,6 +28,7 @@ from headstart.errors import (
     TooLate,
 )
 from headstart.server import problems
+from headstart.server.door import Door
 from headstart.server.gate import Gate, drained
 from headstart.server.groups import group
 from headstart.server.logs import Events, Others
@@ -77,7 +78,7 @@ async def reads(scope, receive, send):
 
 
 def gate(app=reads, settings=SETTINGS, keyring=None, busy=lambda: None, **hooks):
-    return Gate(app, settings, keyring or Keyring(), busy, **hooks)
+    return Gate(app, settings, Door(settings, keyring or Keyring()), busy, **hooks)
 
 
 def ask(gate, method="GET", path="/v1/models", headers=(), body=(b"",)):

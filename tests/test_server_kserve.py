@@ -245,7 +245,7 @@ def test_every_refusal_has_the_protocols_form(service, monkeypatch):
 
     monkeypatch.setattr(service.engine, "ready", sick)
     answer = web(service, "GET", "/v2/health/ready")
-    assert (answer.status_code, answer.json()) == (503, {"error": "the base broke."})
+    assert (answer.status_code, answer.json()) == (503, {"error": "the server is not ready: the base broke."})
 
 
 def test_unknown_is_judged_only_when_it_is_sent(service, monkeypatch):

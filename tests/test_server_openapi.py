@@ -30,7 +30,7 @@ def client(tmp_path_factory):
 
 def test_c1_whatever_the_page_says_can_be_asked_is_answered_as_it_says(client):
     service = client.service
-    gate = Gate(build(service), service.settings, service.keyring, service.engine.busy)
+    gate = Gate(build(service), service.settings, service.door, service.engine.busy)
     schema = schemathesis.openapi.from_asgi("/openapi.json", gate).include(path_regex=OURS)
     schema.config.generation.update(max_examples=5, deterministic=True, no_shrink=True, database="none")
     schema.config.checks.update(excluded_check_names=MORE)

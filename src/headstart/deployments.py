@@ -113,7 +113,7 @@ def deploy(
     """Let `pointer` answer under a name; with a mode it is set beside the live version, which goes on answering.
 
     `live`: what a name that was never deployed is answered by today; it is noted first, so that there is something to
-    stand beside and to go back to. Raises Conflict, and InputError where there is nothing live to stand beside.
+    stand beside and to go back to. Raises Conflict, also where there is nothing live to stand beside; InputError.
     """
     if mode not in (None, *MODES):
         raise InputError(f"{mode!r} is no way to deploy: use 'shadow' or 'canary', or none to make the version live.")
@@ -126,7 +126,7 @@ def deploy(
         if mode is None:
             return _commit(connection, name, "deploy", before, pointer)
         if before is None or before.live is None:
-            raise InputError(
+            raise Conflict(
                 f"nothing answers as {name!r} yet, so {mode} has nothing to stand beside: deploy it first."
             )
         return _commit(connection, name, mode, before, before.live, pointer, mode, float(share))
@@ -135,7 +135,7 @@ def deploy(
 def rollback(root: Path, name: str, *, expected: int | None = None) -> Deployment:
     """Take the challenger away; without one, let what was live before answer again, and what was undeployed too.
 
-    Raises Conflict; NotFound where the name was never deployed; InputError where there is nothing to go back to.
+    Raises NotFound where the name was never deployed, Conflict, also where there is nothing to go back to.
     """
     with database.writing(root) as connection:
         before = _before(connection, name, expected, None)
@@ -145,7 +145,7 @@ def rollback(root: Path, name: str, *, expected: int | None = None) -> Deploymen
             return _commit(connection, name, "rollback", before, before.live)
         target = _back(connection, before.seq)
         if target is None:
-            raise InputError(f"nothing was live as {name!r} before: there is nothing to go back to.")
+            raise Conflict(f"nothing was live as {name!r} before: there is nothing to go back to.")
         return _commit(connection, name, "rollback", before, target.live)
 
 

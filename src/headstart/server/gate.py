@@ -21,10 +21,11 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from headstart.apikeys import Key, Keyring
+from headstart.apikeys import Key
 from headstart.errors import Denied, Draining, HeadstartError, Overloaded
 from headstart.server import problems
 from headstart.server.context import SCOPE, Context
+from headstart.server.door import Door
 from headstart.server.groups import HEAVY, OPEN, group, scope_of
 from headstart.server.logs import Events, where
 from headstart.server.settings import Settings
@@ -46,7 +47,6 @@ PREFLIGHT = [
     (b"access-control-allow-headers", b"authorization, content-type, x-request-id, x-request-key, x-timeout-ms"),
     (b"access-control-max-age", b"600"),
 ]
-LONGEST_TOKEN = 1024  # bytes
 LONGEST_TIMEOUT = 3_600_000  # milliseconds
 BODIES = 8  # times the largest body: what all bodies that are being read may hold together
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -83,23 +83,21 @@ class Gate:
         self,
         app: App,
         settings: Settings,
-        keyring: Keyring,
+        door: Door,
         busy: Callable[[], float | None],
         *,
         seen: Callable[[str, int, float], None] | None = None,
         refused: Callable[[str], None] | None = None,
         events: Events | None = None,
     ) -> None:
-        self.app, self.settings, self.keyring, self.busy = app, settings, keyring, busy
+        self.app, self.settings, self.door, self.busy = app, settings, door, busy
         self.seen, self.refused, self.events = seen, refused, events
         self.draining = False
         self.inflight = 0  # requests that were let in and are not answered
         self.held = 0  # bytes of bodies that are being read
         self._loopback = settings.loopback
-        self._locked = not (self._loopback or settings.insecure)  # even when its last key was revoked
         self._hosts = frozenset(h.lower() for h in ("localhost", "127.0.0.1", "[::1]", settings.host, *settings.hosts))
         self._cors = frozenset(origin.lower().encode() for origin in settings.cors)
-        self._rates: dict[str, tuple[float, float]] = {}  # key id -> (requests left, when that was)
 
     async def __call__(
         self,
@@ -130,37 +128,23 @@ class Gate:
 
     def admit(self, visit: Visit, found: dict[bytes, bytes]) -> Key | None:
         """Who asks. Raises Refused."""
-        settings, keyring = self.settings, self.keyring
-        needed = scope_of(visit.method, visit.group)
-        known = keyring.known or self._locked
+        settings, locked = self.settings, self.door.locked
         host = found.get(b"host")
-        if host is not None and (settings.hosts or (self._loopback and not known)):
+        if host is not None and (settings.hosts or (self._loopback and not locked)):
             self._named(host)
         origin = found.get(b"origin")
         if origin is not None:
             self._stranger(origin, host, visit)
             if visit.origin and visit.method == "OPTIONS" and b"access-control-request-method" in found:
                 raise Refused(204, answer=(204, PREFLIGHT, b""))  # a browser asks before it sends the key
-        if needed is None or not known:
-            return None
         token = found.get(b"authorization")
-        if token is None:
-            raise Refused(
-                Denied("no API key came with the request. Send it as: Authorization: Bearer hs_...", 401), reason="key"
-            )
-        key = None
-        if len(token) <= LONGEST_TOKEN and token[:7].lower() == b"bearer ":
-            key = keyring.check(token[7:].strip().decode("latin-1"))
-        if key is None:
-            raise Refused(Denied("this API key is not known here, has expired or was revoked.", 401), reason="key")
-        if needed not in key.scopes:
-            may = " and ".join(sorted(key.scopes)) or "do nothing"
-            raise Refused(
-                Denied(f"the API key {key.name!r} may {may}; this needs the scope {needed!r}.", 403), reason="key"
-            )
-        if key.rate is not None:
-            self._within(key)
-        return key
+        try:
+            sent = () if token is None else (token.decode("latin-1"),)
+            return self.door.key(sent, scope_of(visit.method, visit.group))
+        except Denied as error:
+            raise Refused(error, reason="key") from None
+        except Overloaded as error:
+            raise Refused(error, reason="rate") from None
 
     def _named(self, host: bytes) -> None:
         """Refuse a request to a name that is not ours: a page elsewhere may have had its own name point at us."""
@@ -179,19 +163,6 @@ class Gate:
         elif host is None or low.partition(b"://")[2] != host.lower():
             words = f"pages of {origin[:80].decode('latin-1')!r} may not call this server. Allow them with --cors."
             raise Refused(403, words, "origin")
-
-    def _within(self, key: Key) -> None:
-        """Take one of the requests a key may make: `rate` a second, as many at once."""
-        rate = key.rate or 0.0
-        most, now = max(1.0, rate), time.monotonic()
-        left, at = self._rates.get(key.id, (most, now))
-        left = min(most, left + (now - at) * rate)
-        if left < 1:
-            wait = (1 - left) / rate if rate > 0 else 3600.0
-            raise Refused(
-                Overloaded(f"the API key {key.name!r} may make {rate:g} requests a second.", wait), reason="rate"
-            )
-        self._rates[key.id] = left - 1, now
 
 
 class Visit:
@@ -258,7 +229,7 @@ class Visit:
     def _once(self) -> None:
         names = [name for name, _ in self.scope["headers"] if name in WANTED]
         double = {name for name in names if names.count(name) > 1}
-        if b"authorization" in double and self._gate.keyring.known:
+        if b"authorization" in double and self._gate.door.locked:
             raise Refused(Denied("two API keys came with the request; send one.", 401), reason="key")
         raise Refused(400, f"the header {min(double).decode()} came more than once.")
 

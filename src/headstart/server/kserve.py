@@ -5,11 +5,11 @@ Every fault of a request is 400 with {"error": words}; what a model cannot be fo
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import orjson
 from fastapi import APIRouter, Request, Response
+from starlette.exceptions import HTTPException
 
 from headstart.server import context, openinference, reading, tensorcodec
 from headstart.server.dialect import FLAG, JSON, TEXT, Route, aside, asked, record, responses, several
@@ -82,7 +82,8 @@ def routes(service: Service) -> APIRouter:
     @router.get("/health/ready", responses=responses(record(["ready"], ready=FLAG), ERROR))
     async def ready() -> Response:
         """Its models answer: tried with a real prediction."""
-        await asyncio.to_thread(service.engine.ready)
+        if fault := await service.readiness.fault():
+            raise HTTPException(503, f"the server is not ready: {fault}")
         return _json({"ready": True})
 
     @router.get("/models/{name}", responses=responses(MODEL, ERROR))

@@ -6,7 +6,6 @@ deadline holds where it is sooner than the server's.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import time
@@ -14,7 +13,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from headstart.apikeys import Key
 from headstart.errors import (
     Denied,
     Draining,
@@ -71,7 +69,7 @@ class Listening:
 
 async def start(service: Service, host: str, port: int) -> Listening:
     """Serve on host:port (0: any free one). Raises InputError when it cannot listen there."""
-    settings, door = service.settings, Door(service)
+    settings = service.settings
     server = grpc.aio.server(
         maximum_concurrent_rpcs=MOST,
         options=[
@@ -87,7 +85,7 @@ async def start(service: Service, host: str, port: int) -> Listening:
     }  # fmt: skip
     rows = {
         name: grpc.unary_unary_rpc_method_handler(
-            _answering(door, name, answer),
+            _answering(service, name, answer),
             response_serializer=CLASSES[f"{name}Response"].SerializeToString,
         )
         for name, answer in methods.items()
@@ -109,16 +107,16 @@ def code_of(error: HeadstartError) -> Any:
     return next((code for kind, code in CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
 
 
-def _answering(door: Door, name: str, answer: Callable[[Service, Any, Asker], Awaitable[Any]]) -> Answer:
+def _answering(service: Service, name: str, answer: Callable[[Service, Any, Asker], Awaitable[Any]]) -> Answer:
     """A method with its key checked, its errors as statuses, and counted."""
-    service, scope = door.service, SCOPES.get(name)
+    scope = SCOPES.get(name)
 
     async def answered(message: bytes, call: Any) -> Any:
         began, status, code = time.monotonic(), 500, grpc.StatusCode.INTERNAL
         trailing: tuple[tuple[str, str], ...] = ()
         try:
-            asker = door.asker(call, scope)
-            response = await answer(service, await aside(len(message), _read, name, message), asker)
+            who = asker(service, call, scope)
+            response = await answer(service, await aside(len(message), _read, name, message), who)
             service.metrics.seen("grpc", 200, time.monotonic() - began)
             return response
         except HeadstartError as error:
@@ -142,48 +140,17 @@ def _read(name: str, message: bytes) -> Any:
         raise InputError(f"this is no {name}Request: {error}") from None
 
 
-class Door:
-    """Who may call, and how often: what the gate is over HTTP."""
-
-    def __init__(self, service: Service) -> None:
-        self.service = service
-        self.rates: dict[str, tuple[float, float]] = {}  # key id -> (requests left, when that was)
-
-    def asker(self, call: Any, scope: str | None) -> Asker:
-        """Who calls, and until when. Raises Denied, Overloaded."""
-        remaining, now = call.time_remaining(), time.monotonic()
-        sent: dict[str, list[Any]] = {}
-        for name, value in call.invocation_metadata() or ():
-            sent.setdefault(name, []).append(value)
-        key = None
-        if scope is not None and self.service.keyring.known:
-            key = self.key(sent.get("authorization", []), scope)
-        if scope == "predict" and (later := self.service.engine.busy()) is not None:
-            raise Overloaded("the server has too much to do at present.", later)
-        deadline = now + min(self.service.settings.deadline, math.inf if remaining is None else remaining)
-        return Asker(deadline, sent.get("x-request-key", [None])[0], key.id if key else None)
-
-    def key(self, tokens: list[str], scope: str) -> Key:
-        """The key of a call. Raises Denied, and Overloaded beyond its rate."""
-        if len(tokens) != 1:
-            many = "two API keys" if tokens else "no API key"
-            raise Denied(f"{many} came with the call. Send one as metadata, authorization: Bearer hs_...", 401)
-        token = tokens[0]
-        key = self.service.keyring.check(token[7:].strip()) if token[:7].lower() == "bearer " else None
-        if key is None:
-            raise Denied("this API key is not known here, has expired or was revoked.", 401)
-        if scope not in key.scopes:
-            raise Denied(f"the API key {key.name!r} may {' and '.join(sorted(key.scopes))}; this needs {scope!r}.", 403)
-        if key.rate is not None:
-            most, now = max(1.0, key.rate), time.monotonic()
-            left, at = self.rates.get(key.id, (most, now))
-            left = min(most, left + (now - at) * key.rate)
-            if left < 1:
-                raise Overloaded(
-                    f"the API key {key.name!r} may make {key.rate:g} requests a second.", (1 - left) / key.rate
-                )
-            self.rates[key.id] = left - 1, now
-        return key
+def asker(service: Service, call: Any, scope: str | None) -> Asker:
+    """Who calls, and until when. Raises Denied, Overloaded."""
+    remaining, now = call.time_remaining(), time.monotonic()
+    sent: dict[str, list[Any]] = {}
+    for name, value in call.invocation_metadata() or ():
+        sent.setdefault(name, []).append(value)
+    key = service.door.key(sent.get("authorization", []), scope)
+    if scope == "predict" and (later := service.engine.busy()) is not None:
+        raise Overloaded("the server has too much to do at present.", later)
+    deadline = now + min(service.settings.deadline, math.inf if remaining is None else remaining)
+    return Asker(deadline, sent.get("x-request-key", [None])[0], key.id if key else None)
 
 
 async def _server_live(service: Service, request: Any, asker: Asker) -> Any:
@@ -191,11 +158,7 @@ async def _server_live(service: Service, request: Any, asker: Asker) -> Any:
 
 
 async def _server_ready(service: Service, request: Any, asker: Asker) -> Any:
-    try:
-        await asyncio.to_thread(service.engine.ready)
-    except HeadstartError:
-        return CLASSES["ServerReadyResponse"](ready=False)
-    return CLASSES["ServerReadyResponse"](ready=True)
+    return CLASSES["ServerReadyResponse"](ready=await service.readiness.fault() is None)
 
 
 async def _model_ready(service: Service, request: Any, asker: Asker) -> Any:

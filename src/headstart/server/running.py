@@ -123,7 +123,7 @@ def serve(
             gate = Gate(
                 app,
                 settings,
-                service.keyring,
+                service.door,
                 service.engine.busy,
                 seen=metrics.seen,
                 refused=metrics.refused,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from headstart.apikeys import Keyring
 from headstart.predictionlog import PredictionLog
+from headstart.server.door import Door
 from headstart.server.metrics import Metrics
+from headstart.server.readiness import Readiness
 from headstart.server.settings import Settings
 from headstart.serving.engine import Engine
 
@@ -20,6 +23,16 @@ class Service:
     keyring: Keyring
     log: PredictionLog | None
     metrics: Metrics
+
+    @cached_property
+    def door(self) -> Door:
+        """Who may come in."""
+        return Door(self.settings, self.keyring)
+
+    @cached_property
+    def readiness(self) -> Readiness:
+        """Whether it predicts."""
+        return Readiness(self.engine)
 
 
 def open_service(settings: Settings) -> Service:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +10,7 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from starlette.exceptions import HTTPException
 
-from headstart.errors import Conflict, HeadstartError, ModelError, NotFound, Overloaded, TooLate, near
+from headstart.errors import Conflict, ModelError, NotFound, near
 from headstart.predictionlog import PredictionLog
 from headstart.server import context, describing, metrics, reading
 from headstart.server.deploying import pointer
@@ -20,14 +19,11 @@ from headstart.server.service import Service
 from headstart.serving.table import Deployed
 
 LABELS = 100  # of a model among others; alone it shows all
-TRIAL = 5.0  # seconds that a prediction may take to count as ready
-FRESH = 1.0  # seconds that its result is good for
 
 
 def routes(service: Service) -> APIRouter:
     """/v1/models, /v1/feedback, /v1/predictions, /health, /metrics."""
     router = APIRouter()
-    readiness = Readiness(service)
 
     @router.get(
         "/v1/models",
@@ -108,7 +104,7 @@ def routes(service: Service) -> APIRouter:
         responses=describing.answers(200, Health, 503, open=True),
     )
     async def ready() -> Response:
-        if fault := await readiness.fault():
+        if fault := await service.readiness.fault():
             raise HTTPException(503, f"the server is not ready: {fault}")
         return Response(b'{"status":"ready"}', media_type=reading.JSON)
 
@@ -128,37 +124,6 @@ def routes(service: Service) -> APIRouter:
         return Response(text, headers={"Content-Type": metrics.CONTENT_TYPE})
 
     return router
-
-
-class Readiness:
-    """Whether the engine predicts: one trial at a time, whose result is good for a second."""
-
-    def __init__(self, service: Service) -> None:
-        self.service = service
-        self.trial: asyncio.Future[None] | None = None
-        self.result: str | None = None  # what was wrong
-        self.until = 0.0  # time.monotonic() seconds
-
-    async def fault(self) -> str | None:
-        """Why the server cannot predict; None when it can."""
-        if time.monotonic() < self.until:
-            return self.result
-        if self.trial is None or self.trial.done():
-            self.trial = asyncio.ensure_future(asyncio.to_thread(self.service.engine.ready))
-            self.trial.add_done_callback(lambda trial: trial.cancelled() or trial.exception())  # noted, if nobody waits
-        try:
-            await asyncio.wait_for(asyncio.shield(self.trial), TRIAL)
-            self.result = None
-        except TimeoutError as error:  # TooLate among them
-            self.result = (
-                str(error) if isinstance(error, TooLate) else f"a prediction takes more than {TRIAL:g} seconds."
-            )
-        except Overloaded:  # it predicts, for others
-            self.result = None
-        except HeadstartError as error:
-            self.result = str(error)
-        self.until = time.monotonic() + FRESH
-        return self.result
 
 
 def shown(deployed: Deployed, most: int | None = None) -> dict[str, Any]:

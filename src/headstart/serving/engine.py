@@ -32,6 +32,7 @@ from headstart.serving.table import Deployed
 
 Floats = NDArray[np.float32]
 TRIAL = 60.0  # seconds that a trial may take
+MANY = 32  # names, from which on a question is not begun in the event loop
 LARGE = 200_000  # letters or bytes of a question that is not begun in the event loop
 
 
@@ -81,7 +82,7 @@ class Engine:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Reply] = loop.create_future()
         done = partial(_told, loop, future)
-        large = sum(map(len, question.contents)) > LARGE
+        large = sum(map(len, question.contents)) > LARGE or not 0 < len(question.names) < MANY
         asked = await asyncio.to_thread(self.submit, question, done) if large else self.submit(question, done)
         late = TooLate("not answered before its deadline; ask for less at once, or allow it more time.")
         timer = loop.call_later(max(0.0, question.deadline - time.monotonic()), _settled, future, late)

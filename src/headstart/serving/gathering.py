@@ -51,10 +51,12 @@ class Gathering:
         """
         self.lanes, self.recent, self.contents, self.done, self.deadline = lanes, recent, contents, done, deadline
         self.keys = [key_of(canonical(content)) for content in contents]  # 16 bytes each
-        place: dict[bytes, int] = {}
-        self.at = [place.setdefault(key, len(place)) for key in self.keys]  # of each content among the distinct ones
-        self.distinct = list(place)
-        self.first = list({j: i for i, j in reversed(list(enumerate(self.at)))}.values())[::-1]
+        place: dict[bytes, int] = {}  # of each distinct content
+        self.first: list[int] = []  # where each of them is given first
+        for i, key in enumerate(self.keys):
+            if place.setdefault(key, len(place)) == len(self.first):
+                self.first.append(i)
+        self.distinct, self.at = list(place), [place[key] for key in self.keys]
         wanted: dict[str, tuple[Encoder, dict[str, None]]] = {}
         for encoder, fingerprint in bases:
             wanted.setdefault(encoder.key, (encoder, {}))[1][fingerprint] = None
