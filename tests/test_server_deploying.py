@@ -9,7 +9,7 @@ import servedapp
 from clientserver import TEXTS
 from headstart import apikeys, deployments, notice, saved
 from headstart.errors import ModelError
-from headstart.server import readiness
+from headstart.server import readiness, telling
 
 PREDICT = "/v1/models/{}/predict"
 

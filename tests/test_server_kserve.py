@@ -244,7 +244,9 @@ def test_every_refusal_has_the_protocols_form(service, monkeypatch):
         raise ModelError("the base broke.")
 
     monkeypatch.setattr(service.engine, "ready", sick)
+    service.readiness.until = 0.0
     answer = web(service, "GET", "/v2/health/ready")
+    service.readiness.until = 0.0
     assert (answer.status_code, answer.json()) == (503, {"error": "the server is not ready: the base broke."})
 
 
