@@ -78,7 +78,7 @@ def rows() -> list[Row]:
         server.stop()
         base = sqlite3.connect(project / "headstart.db")
         there = {row[0] for row in base.execute("select id from predictions")}
-        late = {row[0] for row in base.execute("select prediction from feedback")}
+        late = {row[0] for row in base.execute("select id from feedback")}
         broken = base.execute("pragma integrity_check").fetchone()[0] != "ok"
         lost = len(set(answered) - there) + len(set(told) - late)
     return [

@@ -3,8 +3,10 @@
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pytest
 import typer
@@ -13,6 +15,8 @@ from conftest import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(console|python)\n(.*?)^```", re.S | re.M)
+HTTP, GRPC = "localhost:8400", "localhost:8401"  # where the pages say that a server is
+OPTIONAL = ("fastapi", "openai", "tritonclient")  # what those pages need beside the core
 
 
 def blocks(page):
@@ -35,13 +39,46 @@ def test_the_page_runs(page, project, tmp_path):
     shutil.copytree(project, tmp_path, dirs_exist_ok=True)
     if page.name in ("README.md", "fit.md"):  # they make their model themselves
         shutil.rmtree(tmp_path / "models")
+    if HTTP not in "".join(code for _, code in blocks(page)):
+        follow(page, tmp_path)
+        return
+    for name in OPTIONAL:
+        pytest.importorskip(name)
+    with served(tmp_path) as places:
+        follow(page, tmp_path, places)
+
+
+def follow(page, folder, places=None):
+    """Run the blocks of a page; `places` are put where it says that a server is."""
     for kind, code in blocks(page):
+        for said, place in (places or {}).items():
+            code = code.replace(said, place)
         if kind == "python":
-            run([sys.executable, "-c", code], tmp_path)
+            run([sys.executable, "-c", code], folder)
             continue
         for line in code.splitlines():
             if line.startswith("$ headstart "):
-                run(shlex.split(line[2:]), tmp_path)
+                run(shlex.split(line[2:]), folder)
+
+
+@contextmanager
+def served(folder):
+    """A server of the project in `folder`; gives where it is."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        grpc = free.getsockname()[1]
+    command = [sys.executable, "-m", "headstart", "serve", "--port", "0", "--log", "on", "--grpc-port", str(grpc)]
+    with (
+        open(folder / "server.log", "wb") as log,
+        subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True) as server,
+    ):
+        try:
+            found = re.search(r"http://([0-9.:]+)", server.stdout.readline())
+            assert found, (folder / "server.log").read_text("utf-8")
+            yield {HTTP: found[1], GRPC: f"127.0.0.1:{grpc}"}
+        finally:
+            server.terminate()
+    assert server.returncode == 0, (folder / "server.log").read_text("utf-8")
 
 
 def run(command, cwd):

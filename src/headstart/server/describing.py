@@ -90,10 +90,8 @@ def asks(
         if form:
             content[reading.FORM] = {"schema": _form(schema)}
         if lines:
-            content[reading.LINES] = {
-                "schema": {"type": "string", "description": 'an input a line: a JSON string, or {"input": ...}'},
-                "example": '"The parcel never came."\n{"input": "How do I change my address?"}\n',
-            }
+            said = 'an input a line: "The parcel never came." or {"input": "How do I change my address?"}'
+            content[reading.LINES] = {"schema": {"type": "string", "description": said}}
         found["requestBody"] = {"required": not optional, "content": content}
     return found
 

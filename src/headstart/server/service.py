@@ -43,7 +43,7 @@ def open_service(settings: Settings) -> Service:
         settings.project,
         models=settings.models,
         max_wait=settings.max_wait,
-        limit=settings.queue,
+        limit=min(settings.queue, settings.deadline / 3),  # what is let in can be done in time
         memory=settings.cache,
         log=log,
         log_wait=settings.log == "wait",
