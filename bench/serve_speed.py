@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -117,9 +118,14 @@ def rows() -> list[Row]:
 
         single = [("/v1/models/banking/predict", json.dumps({"inputs": [text]})) for text in twelve]
         found: dict[str, list[float]] = {}
-        peer = usual(train)
-        alone, run = contestant("offline"), contestant("bare", f"Path({str(project / 'twelve.json')!r})")
-        with serving(project, "--cache-mb", "0") as server:
+        with ExitStack() as stack:
+            peer = usual(train)
+            if peer:
+                stack.callback(peer[0].kill)
+            alone, run = contestant("offline"), contestant("bare", f"Path({str(project / 'twelve.json')!r})")
+            stack.callback(alone.kill)
+            stack.callback(run.kill)
+            server = stack.enter_context(serving(project, "--cache-mb", "0"))
             one_by_one(server.port, single)
             for _ in range(TURNS):
                 found.setdefault("embed", []).append(asked(alone))
@@ -138,8 +144,6 @@ def rows() -> list[Row]:
                     found.setdefault("usual single", []).append(statistics.median(one_by_one(peer[1], theirs)))
                 found.setdefault("bare", []).append(asked(run))
                 found.setdefault("single", []).append(statistics.median(one_by_one(server.port, single)))
-        for process in (alone, run, *([peer[0]] if peer else [])):
-            process.kill()
     mid = {name: statistics.median(values) for name, values in found.items()}
     said = f"Medians of {TURNS} turns; closed loop of {CLIENTS} clients for {SECONDS} s, wrk on the same cores."
     made = []

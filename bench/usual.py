@@ -3,8 +3,6 @@
 MODEL: a folder with the sentence-transformers model. It trains its classifier on the rows on standard input, then serves.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -262,7 +262,7 @@ def test_a_caller_that_fails_does_not_end_the_log(tmp_path, log, caplog):
 
 
 def test_feedback(tmp_path, log):  # C23
-    log.put([row("a"), row("b")])
+    log.put([row("a"), row("b", label="2.5"), row("c", label='["b"]')])
     said = log.feedback("a", "billing", by="anna")
     assert (said["id"], said["label"], said["by"]) == ("a", "billing", "anna")
     assert said["at"] <= time.time()
@@ -270,12 +270,18 @@ def test_feedback(tmp_path, log):  # C23
     with pytest.raises(Conflict, match="'a' has the label 'billing' already, not 'refund'"):
         log.feedback("a", "refund")
     assert log.find("a")["feedback"] == said
-    changed = log.feedback("a", ["refund", "b", "refund"], replace=True)
-    assert changed["label"] == ["b", "refund"]
+    changed = log.feedback("a", "refund", replace=True)
     assert log.find("a")["feedback"] == changed
-    assert log.feedback("a", ["b", "refund"]) == changed
+    several = log.feedback("c", ["refund", "b", "refund"])
+    assert several["label"] == ["b", "refund"]
+    assert log.feedback("c", ["b", "refund"]) == several
+    for id, label in (("a", 3), ("a", ["refund"]), ("b", "refund"), ("c", "b")):
+        with pytest.raises(InputError, match=f"prediction '{id}' is a"):
+            log.feedback(id, label)
     with closing(database.open(tmp_path)) as connection:  # who said what stays to be seen
-        assert connection.execute("SELECT label FROM feedback").fetchall() == [('"billing"',), ('["b","refund"]',)]
+        assert connection.execute("SELECT label FROM feedback").fetchall() == [
+            ('"billing"',), ('"refund"',), ('["b","refund"]',)
+        ]  # fmt: skip
     assert log.feedback("b", 1)["label"] == 1
     assert log.feedback("b", 1.0)["label"] == 1
     with pytest.raises(NotFound, match="no prediction 'c' is kept here"):

@@ -42,7 +42,7 @@ class Keyring:
     """Keys without a database: the secret is "good-<scopes>"."""
 
     def __init__(self, known=False, rate=None):
-        self.known, self.rate = known, rate
+        self.known, self.ever, self.rate = known, known, rate
 
     def check(self, secret):
         name, _, scopes = secret.partition("-")

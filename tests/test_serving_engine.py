@@ -253,6 +253,8 @@ def test_what_was_predicted_is_written_down(project):
             break
         time.sleep(0.01)
     assert log.find(f"{said.id}-shadow.0")["arm"] == "shadow"
+    explained = engine.ask(question("more", texts=["an apple"], why=True)).said[0]
+    assert log.find(f"{explained.id}.0")["input"] == "an apple"
     assert engine.stats()["log_shed"] == 0
     engine.close(5)
     log.close()
@@ -331,6 +333,36 @@ def test_why_is_explained_and_bounded(engine):
     assert reply.said[0].why[0]["nearest"][0]["label"] in TOPICS
     with pytest.raises(InputError, match="at most"):
         engine.ask(question("topics", texts=[f"apple {i}" for i in range(30)], why=True))
+
+
+def test_an_explanation_nobody_waits_for_ends_and_lets_others_in(engine, monkeypatch):
+    from headstart.reasons import Reasons
+
+    begun, real = [], Reasons.of
+
+    def slow(self, contents, X, answers, progress=None):
+        for i in range(len(contents)):
+            begun.append(i)
+            time.sleep(0.05)
+            progress(i)
+        return real(self, contents, X, answers)
+
+    monkeypatch.setattr(Reasons, "of", slow)
+
+    async def given_up():
+        texts = [f"apple {i}" for i in range(16)]
+        task = asyncio.create_task(engine.answer(question("topics", texts=texts, why=True)))
+        while not begun:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        with pytest.raises(TooLate):
+            await engine.answer(question("topics", texts=texts, why=True, seconds=0.12))
+        return await engine.answer(question("topics", texts=["an apple"], why=True))
+
+    assert asyncio.run(given_up()).said[0].why
+    assert len(begun) < 12
 
 
 def test_features_are_given_by_model_or_base(engine):

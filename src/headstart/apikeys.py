@@ -113,6 +113,7 @@ class Keyring:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._keys: dict[str, tuple[Key, bytes]] = {}
+        self.ever = False  # whether a key was ever made, though it may be revoked
 
     @classmethod
     def of(cls, root: Path) -> Keyring:
@@ -124,9 +125,10 @@ class Keyring:
     def reload(self) -> None:
         """Read the keys again; at an error the old ones stay."""
         with database.reading(self.root) as connection:
-            query = f"SELECT {_COLUMNS}, sha256 FROM keys WHERE revoked IS NULL"
+            query = f"SELECT {_COLUMNS}, sha256 FROM keys"
             rows = connection.execute(query).fetchall() if connection else []
-        self._keys = {row[0]: (_key(row), bytes.fromhex(row[7])) for row in rows}
+        found = [(_key(row), bytes.fromhex(row[7])) for row in rows]
+        self._keys, self.ever = {key.id: (key, sha) for key, sha in found if key.revoked is None}, bool(found)
 
     @property
     def known(self) -> bool:

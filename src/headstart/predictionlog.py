@@ -141,7 +141,10 @@ class PredictionLog:
             found = self._asked.execute(f"{_READ} WHERE p.id = ?", [id]).fetchall()
             if not found:
                 raise NotFound(f"no prediction {_short(id)} is kept here.")
-            before: dict[str, Any] | None = _prediction(found[0])["feedback"]
+            said = _prediction(found[0])
+            if (kind := _kind(said["label"])) != _kind(value):
+                raise InputError(f"prediction {_short(id)} is {kind}, so its label is {kind} too, not {_kind(value)}.")
+            before: dict[str, Any] | None = said["feedback"]
             if before is not None and before["label"] == value:
                 return before
             if before is not None and not replace:
@@ -300,3 +303,7 @@ def rows(root: Path, *, limit: int, name: str | None = None) -> list[dict[str, A
             return []
         query = f"{_READ} {where} ORDER BY p.seq DESC LIMIT ?"
         return [_prediction(row) for row in connection.execute(query, [*values, limit])]
+
+
+def _kind(label: Any) -> str:
+    return "a list of texts" if isinstance(label, list) else "a text" if isinstance(label, str) else "a number"

@@ -16,14 +16,15 @@ class Door:
     """The keys of one server, and what each has used of its rate."""
 
     def __init__(self, settings: Settings, keyring: Keyring) -> None:
-        self.keyring = keyring
-        self._locked = not (settings.loopback or settings.insecure)  # even when its last key was revoked
+        self.keyring, self._settings = keyring, settings
         self._rates: dict[str, tuple[float, float]] = {}  # key id -> (requests left, when that was)
 
     @property
     def locked(self) -> bool:
-        """Whether a key is needed."""
-        return self.keyring.known or self._locked
+        """Whether a key is needed: also when the last one was revoked, unless the server was started as --insecure."""
+        if self._settings.insecure:
+            return self.keyring.known
+        return self.keyring.ever or not self._settings.loopback
 
     def key(self, sent: Sequence[str], needed: str | None) -> Key | None:
         """Whose request it is: `sent` is what came as authorization, `needed` the scope; None where no key is needed.

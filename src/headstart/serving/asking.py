@@ -18,7 +18,7 @@ from headstart.errors import Draining, HeadstartError, Overloaded
 from headstart.example import key as key_of
 from headstart.features import canonical
 from headstart.head import MULTILABEL, REGRESSION
-from headstart.predictionlog import PredictionLog, Row
+from headstart.predictionlog import Row
 from headstart.serving.asked import SHADOW, Question, Reply, Said
 from headstart.serving.gathering import Gathering
 from headstart.serving.served import Served
@@ -49,6 +49,7 @@ class Asked:
             deadline=question.deadline, fresh=question.fresh,
         )  # fmt: skip
         self.X: dict[str, Floats] = {}
+        self.given_up = False
         self.began, self.encoded = time.monotonic(), 0.0
 
     def _dealt(self) -> bytes:
@@ -65,6 +66,7 @@ class Asked:
 
     def cancel(self) -> None:
         """Nobody waits any more: what waits in the lanes is dropped."""
+        self.given_up = True
         if self.gathering.cancel():
             self.table.__exit__()
 
@@ -75,9 +77,7 @@ class Asked:
         self.X, self.encoded = result, time.monotonic()
         try:
             said = self._said()
-            rows = (
-                [] if self.engine.log is None or self.question.why else [row for one in said for row in self._rows(one)]
-            )
+            rows = [] if self.engine.log is None else [row for one in said for row in self._rows(one)]
         except Exception as error:
             if not isinstance(error, HeadstartError):
                 logger.exception("a question could not be answered")
@@ -86,11 +86,19 @@ class Asked:
         seconds = {"encode": self.encoded - self.began, "answer": time.monotonic() - self.encoded}
         reply = Reply(said, seconds, self.gathering.hits)
         if self.question.why:
-            self.engine.explaining.of(reply, self.contents, self.X, self._end)
-        elif self.engine.log is None:
-            self._end(reply)
+            explained = partial(self._explained, rows)
+            self.engine.explaining.of(reply, self.contents, self.X, explained, self._gone)
         else:
-            self._log(self.engine.log, rows, reply)
+            self._log(rows, reply)
+
+    def _gone(self) -> bool:
+        return self.given_up or time.monotonic() > self.question.deadline
+
+    def _explained(self, rows: list[Row], result: Reply | BaseException) -> None:
+        if isinstance(result, BaseException):
+            self._end(result)
+        else:
+            self._log(rows, result)
 
     def _said(self) -> tuple[Said, ...]:
         served = [loaded.served for _, _, loaded in self.asked]
@@ -101,9 +109,12 @@ class Asked:
             for m, ((one, arm, loaded), found) in enumerate(zip(self.asked, answers, strict=True))
         )
 
-    def _log(self, log: PredictionLog, rows: list[Row], reply: Reply) -> None:
-        if not self.engine.log_wait:
-            log.put(rows)
+    def _log(self, rows: list[Row], reply: Reply) -> None:
+        """Write down what was said, and say it; in this order where the disk is waited for."""
+        log = self.engine.log
+        if log is None or not self.engine.log_wait:
+            if log is not None:
+                log.put(rows)
             self._end(reply)
         elif not log.put(rows, lambda error: self._end(reply if error is None else error)):
             self._end(Overloaded("more predictions wait to be written than there is room for.", 1.0))

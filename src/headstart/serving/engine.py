@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbone import Card, Contents
-from headstart.errors import InputError, Overloaded, TooLate
+from headstart.errors import InputError, ModelError, Overloaded, TooLate
 from headstart.predictionlog import PredictionLog
 from headstart.serving.asked import Question, Reply
 from headstart.serving.asking import Asked, Done
@@ -181,8 +181,14 @@ class Engine:
 
     # -- watching ----------------------------------------------------------------------------------------------------
 
+    def behind(self) -> list[str]:
+        """What is served although the project has a newer version, in sentences."""
+        return self._rollout.behind()
+
     def ready(self) -> None:
         """Predict a probe on every base in memory. Raises ModelError, Draining, TooLate."""
+        if self.faults and not self.table:
+            raise ModelError(f"no model could be loaded: {'; '.join(map(str, self.faults.values()))}")
         try:
             self._rollout.check()
         except Overloaded:  # it is working

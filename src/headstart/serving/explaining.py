@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from headstart.backbone import Contents
 from headstart.backbones.onnx import on_this_thread
-from headstart.errors import InputError, Overloaded
+from headstart.errors import InputError, Overloaded, TooLate
 from headstart.reasons import Reasons
 from headstart.rowcache import Cache
 from headstart.serving.asked import Reply, Said
@@ -32,7 +32,7 @@ class Explaining:
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, "explaining")
         self._kept: OrderedDict[str, Reasons] = OrderedDict()
-        self._lock, self._waiting = threading.Lock(), 0
+        self._lock, self._waiting, self._closing = threading.Lock(), 0, False
 
     def of(
         self,
@@ -40,8 +40,9 @@ class Explaining:
         contents: Contents,
         X: Mapping[str, NDArray[np.float32]],
         done: Callable[[Result], None],
+        gone: Callable[[], bool],
     ) -> None:
-        """Give a reply with its reasons to `done`, or what went wrong."""
+        """Give a reply with its reasons to `done`, or what went wrong; TooLate when `gone` says that nobody waits for it."""
         if (n := len(reply.said) * len(contents)) > MOST:
             done(InputError(f"{n} answers are too many to explain at once; ask for at most {MOST} with why."))
             return
@@ -51,18 +52,26 @@ class Explaining:
         if full:
             done(Overloaded("too many answers wait to be explained.", 5.0))
             return
-        self._pool.submit(self._explain, reply, contents, X, done)
+        self._pool.submit(self._explain, reply, contents, X, done, gone)
 
     def close(self) -> None:
-        """Take no more."""
+        """Take no more, and stop after the answer in work."""
+        self._closing = True
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _explain(self, reply: Reply, contents: Contents, X: Any, done: Callable[[Result], None]) -> None:
+    def _explain(
+        self, reply: Reply, contents: Contents, X: Any, done: Callable[[Result], None], gone: Callable[[], bool]
+    ) -> None:
+        def go_on(_: int = 0) -> None:
+            if gone() or self._closing:
+                raise TooLate("nobody waits for this explanation any more.")
+
         result: Result
         try:
+            go_on()
             with on_this_thread():  # the others are the lanes'
                 said = tuple(
-                    replace(one, why=self._reasons(one).of(contents, X[one.served.fingerprint], one.answers))
+                    replace(one, why=self._reasons(one).of(contents, X[one.served.fingerprint], one.answers, go_on))
                     for one in reply.said
                 )
             result = replace(reply, said=said)
