@@ -284,8 +284,8 @@ def test_feedback(tmp_path, log):  # C23
         ]  # fmt: skip
     assert log.feedback("b", 1)["label"] == 1
     assert log.feedback("b", 1.0)["label"] == 1
-    with pytest.raises(NotFound, match="no prediction 'c' is kept here"):
-        log.feedback("c", "x")
+    with pytest.raises(NotFound, match="no prediction 'zz' is kept here"):
+        log.feedback("zz", "x")
 
 
 def test_feedback_to_what_another_process_has_just_answered(tmp_path, log, monkeypatch):

@@ -22,7 +22,6 @@ ABOUT = "Small special-purpose models on shared base models."
 _TAGS = ("predict", "models", "deployments", "feedback", "health")
 _WORDS = {
     404: "there is nothing at this address; GET /docs lists what there is.",
-    405: "this address takes other methods.",
 }
 _BEFORE, _AFTER = "/v1/models/", "/predict"
 _COUNTED = ((Overloaded, "overloaded"), (Draining, "draining"), (TooLate, "too late"))
@@ -59,9 +58,14 @@ def build(service: Service) -> FastAPI:
         said, more = str(error.detail), dict(error.headers or {})
         if said == problems.words(error.status_code):
             said = _WORDS.get(error.status_code, said)
-        if error.status_code == 405:
-            more["Allow"] = ", ".join(_methods(app.routes, request.scope))
-        return refused(request, error.status_code, said, more)
+        status = error.status_code
+        if status == 405:
+            methods = _methods(app.routes, request.scope)
+            more["Allow"] = ", ".join(methods)
+            said = f"this address takes {' and '.join(methods)}, not {request.method[:20]}."
+            if not methods:  # it is only that a browser may ask about it
+                status, said, more = 404, _WORDS[404], {}
+        return refused(request, status, said, more)
 
     async def ours(request: Request, error: Exception) -> Response:
         return refusal(request, error)
@@ -135,6 +139,6 @@ def _methods(routes: Sequence[BaseRoute], scope: Scope) -> list[str]:
     """What can be done at an address."""
     return [
         method
-        for method in ("DELETE", "GET", "POST")
+        for method in ("DELETE", "GET", "HEAD", "POST")
         if any(one.matches({**scope, "method": method})[0] == Match.FULL for one in routes)
     ]

@@ -55,11 +55,21 @@ _LENGTH = re.compile(rb"[0-9]{1,18}")
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 
 
+_NOBODY = "0" * 16
+
+
 @functools.lru_cache(256)
-def _overloaded(of: str, seconds: int) -> problems.Answer:
-    """What most requests get when there is too much to do."""
+def _crowded(of: str, seconds: int) -> problems.Answer:
     path = {"embeddings": "/v1/embeddings", "infer": "/v2"}.get(of, "")
-    return problems.problem(Overloaded("the server has too much to do at present.", seconds), path=path)
+    error = Overloaded("the server has too much to do at present.", seconds)
+    return problems.problem(error, path=path, instance=_NOBODY)
+
+
+def _overloaded(of: str, seconds: int, id_: str) -> problems.Answer:
+    """What most requests get when there is too much to do: written once, but for the id of the request."""
+    status, headers, body = _crowded(of, seconds)
+    body = body.replace(_NOBODY.encode(), id_.encode())
+    return status, [(b"content-length", b"%d" % len(body)), *(one for one in headers if one[0] != b"content-length")], body
 
 
 class Refused(Exception):
@@ -130,7 +140,7 @@ class Gate:
         """Who asks. Raises Refused."""
         settings, locked = self.settings, self.door.locked
         host = found.get(b"host")
-        if host is not None and (settings.hosts or (self._loopback and not locked)):
+        if host is not None and visit.group not in OPEN and (settings.hosts or (self._loopback and not locked)):
             self._named(host)
         origin = found.get(b"origin")
         if origin is not None:
@@ -223,7 +233,7 @@ class Visit:
             if self.group in HEAVY:
                 later = gate.busy()
                 if later is not None:
-                    raise Refused(429, reason="overloaded", answer=_overloaded(self.group, math.ceil(later)))
+                    raise Refused(429, reason="overloaded", answer=_overloaded(self.group, math.ceil(later), self.id))
         return Context(self.id, self.start + seconds, key)
 
     def _once(self) -> None:
@@ -295,7 +305,7 @@ class Visit:
         """Answer with a refusal, if nothing was answered yet, and drop what the application still says."""
         if no.reason is not None and self._gate.refused is not None:
             self._gate.refused(no.reason)
-        await self._end(no.answer or problems.problem(no.what, no.detail, path=self.path))
+        await self._end(no.answer or problems.problem(no.what, no.detail, path=self.path, instance=self.id))
 
     async def broken(self, error: Exception) -> None:
         """The application failed. A client that went away needs no answer, one that has half of it cannot be told."""

@@ -14,10 +14,10 @@ from headstart.errors import InputError, near
 from headstart.server import context, describing, reading, rendering, streaming
 from headstart.server.schemas import ManyPredictions, Predict, Predictions, PredictMany
 from headstart.server.service import Service
+from headstart.serving import explaining
 from headstart.serving.asked import Question, Reply
 
 LARGEST = 500_000  # predictions of one call
-EXPLAINED = 64  # predictions of one call that are told why
 PATIENCE = 0.05  # seconds; who waits longer is watched, whether they are still there
 KEY = 256  # characters of a request key
 Found = TypeVar("Found")
@@ -88,9 +88,9 @@ def endpoints(service: Service) -> tuple[Endpoint, Endpoint]:
         many = len(contents) * (len(names) or len(service.engine.table))
         if many > LARGEST:
             raise HTTPException(413, f"these would be {many:,} predictions, and at most {LARGEST:,} are given at once.")
-        if wish.why and many > EXPLAINED:
+        if wish.why and names and many > explaining.MOST:
             raise InputError(
-                f"field 'why': {many:,} predictions are too many to explain at once; up to {EXPLAINED} are."
+                f"field 'why': {many:,} predictions are too many to explain at once; up to {explaining.MOST} are."
             )
         said = context.of(request.scope, settings.deadline)
         question = Question(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from headstart.server.openinference import Asker
 from headstart.server.service import Service
 from headstart.serving.asked import Said
 
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what it says is said by us, in words
 try:
     import grpc
     from google.protobuf.message import DecodeError
@@ -94,8 +96,10 @@ async def start(service: Service, host: str, port: int) -> Listening:
     where = f"[{host}]" if ":" in host and not host.startswith("[") else host
     try:
         bound = server.add_insecure_port(f"{where}:{port}")
-    except RuntimeError as error:
-        raise InputError(f"gRPC cannot listen on {where}:{port}; is the port in use? ({error})") from None
+    except RuntimeError:
+        raise InputError(
+            f"gRPC cannot listen on {where}:{port}: perhaps the port is taken. Choose another with --grpc-port (0: any)."
+        ) from None
     await server.start()
     return Listening(server, bound)
 

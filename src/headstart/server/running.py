@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from headstart.server.service import Service
 
 BACKLOG = 2048
+DEAF = "Deployments and keys that the command line changes reach this server only when it starts again."
 LAST = 5.0  # seconds after the grace in which a process has ended
+EMPTY = "There is no model here: make one with headstart fit DATA, or give the folder that holds them with --project."
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -45,7 +47,7 @@ def run(settings: Settings) -> int:
         from headstart.server.workers import watch
 
         return watch(settings, sock)
-    return serve(settings, sock, announce)
+    return serve(settings, sock)
 
 
 def bound(settings: Settings) -> socket.socket:
@@ -75,13 +77,23 @@ def bound(settings: Settings) -> socket.socket:
     return sock
 
 
-def announce(settings: Settings, sock: socket.socket, models: int) -> None:
-    """Say on stdout where we serve: a sentence, or one line of JSON."""
-    url = address(settings, sock)
+def announce(
+    settings: Settings, sock: socket.socket, models: int, faults: int = 0, grpc_port: int | None = None
+) -> None:
+    """Say on stdout where we serve how many models, and how many could not be loaded: sentences, or one line of JSON.
+
+    grpc_port: the one that was opened, where it is not that of the settings.
+    """
+    url, port = address(settings, sock), grpc_port or settings.grpc_port or None
     if settings.log_format == "json":
-        line = json.dumps({"event": "serving", "url": url, "models": models, "pid": os.getpid()})
-    else:
-        line = f"Serving {models:,} model{'' if models == 1 else 's'} on {url} ({url}/docs). Stop with Ctrl+C."
+        found = {"event": "serving", "url": url, "models": models, "not_loaded": faults, "pid": os.getpid()}
+        print(json.dumps(found | ({"grpc_port": port} if port else {})), flush=True)
+        return
+    lost = f" ({faults:,} could not be loaded)" if faults else ""
+    calls = f" and by gRPC on port {port}" if port else ""
+    line = f"Serving {models:,} model{'' if models == 1 else 's'}{lost} on {url} ({url}/docs){calls}. Stop with Ctrl+C."
+    if not models and not faults:
+        line += f"\n{EMPTY}"
     print(line, flush=True)
 
 
@@ -94,13 +106,13 @@ def address(settings: Settings, sock: socket.socket) -> str:
 def serve(
     settings: Settings,
     sock: socket.socket,
-    ready: Callable[[Settings, socket.socket, int], None],
+    ready: Callable[[Settings, socket.socket, int], None] | None = None,
     parent: int | None = None,
 ) -> int:
     """Serve on a socket in this process; the exit code (1: not everything was answered in time).
 
-    ready: called once, when requests are answered, with the number of models. parent: a descriptor at whose end of
-    file the server stops too.
+    ready: called once, when requests are answered, with the number of models; by default `announce`. parent: a
+    descriptor at whose end of file the server stops too.
     """
     from headstart.server.app import build
     from headstart.server.service import open_service
@@ -176,7 +188,7 @@ async def _served(
     service: Service,
     events: Events,
     sock: socket.socket,
-    ready: Callable[[Settings, socket.socket, int], None],
+    ready: Callable[[Settings, socket.socket, int], None] | None,
     parent: int | None,
 ) -> int:
     """Serve, then drain; the exit code."""
@@ -216,11 +228,22 @@ async def _served(
         loop.add_signal_handler(number, stop, signal.Signals(number).name)
     if parent is not None:
         loop.add_reader(parent, orphaned)
-    server.ready = lambda: ready(settings, sock, len(engine.table))
+
+    def listening() -> None:
+        if ready is not None:
+            ready(settings, sock, len(engine.table))
+        else:
+            announce(settings, sock, len(engine.table), len(engine.faults), calls[0].port if calls else None)
+
+    server.ready = listening
+    for name, fault in engine.faults.items():
+        events.say("not loaded", model=name, words=fault)
+    for words in engine.behind():
+        events.say("behind", words=words)
     async with contextlib.AsyncExitStack() as stack:
         told = await stack.enter_async_context(notice.listen(settings.project, changed))
         if told.why is not None:
-            events.say("deaf", words=told.why)
+            events.say("deaf", words=f"{told.why} {DEAF}")
         if settings.grpc_port is not None:
             from headstart.server import rpc
 

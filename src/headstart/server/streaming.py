@@ -16,7 +16,7 @@ import orjson
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from headstart.errors import ContentError, HeadstartError, InputError, ModelError, NotFound, Overloaded, near
 from headstart.server import context, problems, reading, rendering
@@ -58,6 +58,8 @@ class Streamed(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answers as they come; stop everything when the client goes."""
+        if "expect" in self.lines.request.headers:
+            await self.lines.open()  # a client that waits to be told to send is told before its answer begins
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         answers = self.lines.answers()
         try:
@@ -78,6 +80,15 @@ class Stream:
         known = context.of(request.scope, service.settings.deadline)
         self.patience = max(0.001, known.deadline - time.monotonic())  # seconds for each question
         self.by = known.key.id if known.key else None
+
+    async def open(self) -> None:
+        """Wait for the first piece of the body."""
+        first, receive = [await self.request.receive()], self.request.receive
+
+        async def received() -> Message:
+            return first.pop() if first else await receive()
+
+        self.request = Request(self.request.scope, received)
 
     async def answers(self) -> AsyncGenerator[bytes, None]:
         """The lines of the answer, in order, as many at once as were one question."""

@@ -25,6 +25,7 @@ def routes(service: Service) -> APIRouter:
     """/v1/models, /v1/feedback, /v1/predictions, /health, /metrics."""
     router = APIRouter()
 
+    @router.head("/v1/models", include_in_schema=False)
     @router.get(
         "/v1/models",
         tags=["models"],
@@ -86,6 +87,7 @@ def routes(service: Service) -> APIRouter:
             raise NotFound(f"no prediction {id_[:80]!r} is kept here.")
         return Response(orjson.dumps(found), media_type=reading.JSON)
 
+    @router.head("/health/live", include_in_schema=False)
     @router.get(
         "/health/live",
         tags=["health"],
@@ -96,6 +98,7 @@ def routes(service: Service) -> APIRouter:
     async def live() -> Response:
         return Response(b'{"status":"live"}', media_type=reading.JSON)
 
+    @router.head("/health/ready", include_in_schema=False)
     @router.get(
         "/health/ready",
         tags=["health"],

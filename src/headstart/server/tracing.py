@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from headstart.server.metrics import Metrics
 
 EXPORTER = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
-STAGES = ("queue", "encode", "answer")  # of a Reply, in their order
+STAGES = ("encode", "answer")  # of a Reply, in their order
 NAMED = 8  # models that a span names; of more it says how many
 PATH = 300  # letters of a path
 
