@@ -21,7 +21,7 @@ COUNTS, TURNS, SECONDS, CLIENTS, CLASSES, WIDTH = (1, 100, 1000), 3, 8, 32, 5, 7
 
 def project(folder: Path, count: int, *, unknown: bool) -> list[str]:
     """A project of `count` models; their names."""
-    model(folder, "m", few(CLASSES, 20), precision="int8")
+    model(folder, "m", few(CLASSES, 20), precision="int8", head="linear")
     names = clones(folder, "m", count, unknown=unknown)
     for path in sorted((folder / "models" / "m").rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()

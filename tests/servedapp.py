@@ -25,7 +25,8 @@ def project(tmp_path_factory):
 
 def made(root):
     """The project, in a folder that is not there yet."""
-    shutil.copytree(clientserver.project(), root)
+    served = shutil.ignore_patterns("headstart.db*", "serving")  # what serving it elsewhere left behind
+    shutil.copytree(clientserver.project(), root, ignore=served)
     headstart.fit(sentences(90, seed=1), name="topics", backbone="fake", project=root)
     return root
 

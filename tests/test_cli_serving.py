@@ -100,9 +100,12 @@ def test_a_server_from_its_start_to_its_end(root):
             said, _ = ours("deploy", "easy@1", "--project", root)
             assert "easy is answered by easy@v1" in said
             assert "1 server process followed" in said
+            assert re.search(r"found +easy@v2", ours("deployments", "easy", "--project", root)[0])
+            rows = json.loads(ours("deployments", "easy", *there, "--json")[0])
+            assert [row["action"] for row in rows] == ["found", "deploy"]
             made = json.loads(ours("deploy", "easy", "--shadow", *there, "--json")[0])
             assert (made["live"]["version"], made["challenger"]["version"], made["mode"]) == ("v1", "v2", "shadow")
-            assert made["servers"] == [{"pid": None, "ok": True, "detail": url}]
+            assert made["servers"] == [{"pid": server.pid, "ok": True, "detail": "", "serves": True}]
             first = headstart.load(root / "models" / "easy" / "v1").predict("swan")[0]
             assert api.remote(url, "easy").predict("swan")[0].label == first.label
             deadline = time.monotonic() + 10
@@ -185,16 +188,93 @@ def test_deployments_hold_without_a_server(root):
     assert made["servers"] == []
 
 
-def test_the_first_challenger_stands_beside_the_version_before(root):
-    """Servers that run answer with what was current when they began; a new version must not become live by being tried."""
-    made = api.deploy("easy", shadow=True, project=root)
-    assert (made["live"]["version"], made["challenger"]["version"]) == ("v1", "v2")
-    assert api.rollback("easy", project=root)["live"]["version"] == "v1"
-
-
-def test_the_first_deployment_can_be_rolled_back(root):
+def test_what_would_answer_is_not_guessed(root):
+    """Without a server that pinned it, the current version is what answers: it cannot stand beside itself."""
+    with pytest.raises(Conflict, match=r"easy@v2 is the current version.*pin what answers first.*deploy easy@v1"):
+        api.deploy("easy", shadow=True, project=root)
+    assert commits.table(root) == {}
     assert api.deploy("easy", project=root)["live"]["version"] == "v2"
+    assert len(commits.history(root, "easy")) == 1
+    with pytest.raises(Conflict, match="nothing to go back to"):
+        api.rollback("easy", project=root)
+
+
+def test_a_rollback_is_tried_before_it_is_committed(root, monkeypatch):
+    for version in ("easy@1", "easy@2"):
+        api.deploy(version, project=root)
+    before = commits.seq(root)
+    shutil.move(root / "models" / "easy" / "v1", root / "v1")
+    with pytest.raises(NotFound, match="no version v1"):
+        api.rollback("easy", project=root)
+    shutil.copytree(root / "models" / "easy" / "v2", root / "models" / "easy" / "v1")
+    with pytest.raises(ModelError, match="not what was deployed"):
+        api.rollback("easy", project=root)
+    shutil.rmtree(root / "models" / "easy" / "v1")
+    shutil.move(root / "v1", root / "models" / "easy" / "v1")
+    with pytest.raises(Conflict):
+        api.rollback("easy", expected=before + 1, project=root)
+    monkeypatch.setattr(Fake, "encode", lambda self, contents: np.ones((len(contents), self.card.width), np.float32))
+    with pytest.raises(ModelError, match="probes"):
+        api.rollback("easy", project=root)
+    assert commits.seq(root) == before
+    monkeypatch.undo()
     assert api.rollback("easy", project=root)["live"]["version"] == "v1"
+
+
+def test_what_stands_beside_must_be_of_one_kind(root):
+    headstart.fit(
+        [(t, float(len(t))) for t, _ in sentences(60)], name="price", backbone="fake", task="regression", project=root
+    )
+    rows = [(text, {"fruit": "apple"}.get(label, label)) for text, label in sentences(60)]
+    headstart.fit(rows, name="fewer", backbone="fake", project=root)
+    with pytest.raises(InputError, match="regression"):
+        api.deploy("price", name="easy", shadow=True, project=root)
+    assert commits.table(root) == {}
+    made = api.deploy("fewer", name="easy", shadow=True, project=root)
+    assert "they share 2 of 4" in made["note"]
+    out, _ = ours("deploy", "fewer", "--as", "easy", "--canary", "10%", "--project", root)
+    assert "they share 2 of 4" in out
+
+
+def test_the_history_of_a_name(root):
+    with pytest.raises(NotFound, match="never deployed"):
+        ours("deployments", "easy", "--project", root)
+    with pytest.raises(NotFound, match="Did you mean 'easy'"):
+        ours("deployments", "easi", "--project", root)
+    ours("deploy", "easy@1", "--project", root)
+    ours("deploy", "easy@2", "--canary", "10%", "--project", root)
+    ours("undeploy", "easy", "--project", root)
+    out, _ = ours("deployments", "easy", "--project", root)
+    lines = out.splitlines()[1:]
+    assert [re.split(r"  +", line.strip())[2:] for line in lines] == [
+        ["found", "easy@v2"], ["deploy", "easy@v1"], ["canary", "easy@v1", "canary easy@v2", "10 %"], ["undeploy", "nothing"]
+    ]  # fmt: skip
+    assert len(json.loads(ours("deployments", "easy", "--json", "--project", root)[0])) == 4
+
+
+def test_fit_says_what_goes_on_answering(root, easy_csv):
+    out, _ = ours("fit", easy_csv, "--name", "easy", "--backbone", "fake", "--project", root)
+    assert "Served" not in out
+    ours("deploy", "easy@1", "--project", root)
+    out, _ = ours("fit", easy_csv, "--name", "easy", "--backbone", "fake", "--project", root)
+    where = f"--project {root}"
+    assert f"easy is answered by easy@v1; to let easy@v4 answer: headstart deploy easy {where}" in " ".join(out.split())
+
+
+def test_a_server_that_leaves_the_name_out_is_not_counted(root, monkeypatch):
+    told = [{"pid": 7, "ok": True, "detail": "", "only": None}, {"pid": 8, "ok": True, "detail": "", "only": ["other"]}]
+    monkeypatch.setattr(notice, "tell", lambda root: told)
+    out, _ = ours("deploy", "easy", "--project", root)
+    assert "1 server process followed" in out
+    assert "server process 8: it was started with --models" in out
+
+
+def test_agreement_says_of_how_many_processes_it_is(monkeypatch):
+    from headstart.cli.serving import _agreement
+
+    row = {"challenger": {}, "counts": {"compared": 10, "agreed": 9, "skipped": 0}, "processes": 4, "mode": "shadow"}
+    assert _agreement({**row, "challenger": {"model": "m"}}) == "90.0 % of 10, of one of 4 processes"
+    assert _agreement({**row, "challenger": {"model": "m"}, "processes": 1}) == "90.0 % of 10"
 
 
 def test_an_older_version_is_tried_beside_the_current_one(root):
@@ -230,7 +310,7 @@ def test_a_version_that_answers_otherwise_than_in_training_changes_nothing(root,
         (["easy@1@2"], "no version"), (["easy@latest"], "no version"), (["../easy"], "cannot name a model"),
         (["easy", "--as", "a/b"], "cannot name a model"), (["easy", "--canary", "0"], "no share"),
         (["easy", "--canary", "150%"], "no share"), (["easy", "--canary", "10%", "--shadow"], "not both"),
-        (["other", "--shadow"], "nothing to stand beside"), (["easy", "--expected", "3"], "last commit is number 0"),
+        (["other", "--shadow"], "it is the only one"), (["other", "--as", "x", "--shadow"], "nothing to stand beside"), (["easy", "--expected", "3"], "last commit is number 0"),
         (["easy", "--server", "nowhere"], "no URL"),
     ],
 )  # fmt: skip
@@ -243,6 +323,7 @@ def test_what_cannot_be_deployed(made, arguments, words):
 def test_a_server_that_could_not_follow_is_exit_code_1(root, monkeypatch):
     told = [{"pid": 7, "ok": True, "detail": ""}, {"pid": 8, "ok": False, "detail": "easy: no memory\x1b[31m is left."}]
     monkeypatch.setattr(notice, "tell", lambda root: told)
+    commits.pin(root, {"easy": commits.Pointer("easy", "v1", headstart.load(root / "models/easy/v1").card["digest"])})
     for arguments in (
         ["deploy", "easy"],
         ["rollback", "easy"],
@@ -250,8 +331,8 @@ def test_a_server_that_could_not_follow_is_exit_code_1(root, monkeypatch):
         ["keys", "create", "a"],
     ):
         out, err = ours(*arguments, "--project", root, code=1)
-        assert err.splitlines()[-1] == "headstart: server 8: easy: no memory [31m is left."
-        assert "server 8" not in out
+        assert err.splitlines()[-1] == "headstart: server process 8: easy: no memory [31m is left."
+        assert "process 8" not in out
     assert commits.table(root)["easy"].live is None  # what was committed stays so
 
 
@@ -260,10 +341,13 @@ def test_processes_of_a_server_that_stayed_behind_are_said(root, monkeypatch):
 
     said = {"name": "easy", "live": None, "challenger": None, "mode": None, "share": 0, "seq": 1, "counts": None}
     monkeypatch.setattr(
-        client.Server, "ask", lambda *_, **__: {**said, "fault": None, "others": ["process 9: no memory."]}
+        client.Server, "ask", lambda *_, **__: {**said, "servers": [{"pid": 9, "ok": False, "detail": "no memory."}]}
     )
     _, err = ours("undeploy", "easy", "--server", "http://127.0.0.1:1", code=1)
     assert "process 9: no memory." in err
+    monkeypatch.setattr(client.Server, "ask", lambda *_, **__: said)
+    with pytest.raises(InputError, match="Is it a Headstart server"):
+        api.undeploy("easy", server="http://127.0.0.1:1")
 
 
 def test_what_is_sent_to_a_server(monkeypatch):
@@ -271,7 +355,7 @@ def test_what_is_sent_to_a_server(monkeypatch):
 
     sent = []
     monkeypatch.setattr(
-        client.Server, "ask", lambda self, *asked, **_: sent.append(asked) or {"name": "n", "fault": None}
+        client.Server, "ask", lambda self, *asked, **_: sent.append(asked) or {"name": "n", "servers": []}
     )
     there = {"server": "http://127.0.0.1:1"}
     api.deploy("easy@3", name="n", canary=0.1, expected=4, **there)

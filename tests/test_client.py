@@ -517,3 +517,14 @@ def test_a_request_says_how_long_we_wait_and_asks_for_no_more_than_needed(script
     assert first.body.keys() == {"inputs"}
     assert first.headers["X-Timeout-Ms"] == "60000"
     assert first.headers["Accept-Encoding"] == "identity"
+
+
+def test_the_address_that_openais_clients_are_told_is_taken(script):
+    script.say = lambda asked: (200, {}, {})
+    assert Server(f"{script.url}/v1").ask("GET", "/v1/models") == {}
+    assert [asked.path for asked in script.asked] == ["/v1/models"]
+
+
+def test_https_to_a_server_without_it(script):
+    with pytest.raises(errors.Unreachable, match=f"Try http://{script.url.removeprefix('http://')}"):
+        Server(script.url.replace("http://", "https://")).ask("GET", "/v1/models")

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from contextlib import closing
+from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from headstart import database
-from headstart.deployments import Pointer, deploy, history, rollback, seq, table, undeploy
+from headstart.deployments import Pointer, behind, deploy, history, lagging, pin, rollback, seq, table, undeploy
 from headstart.errors import Conflict, InputError, NotFound
 
 V1, V2, V3, V4 = (Pointer("tickets", f"v{i}", f"{i}" * 64) for i in range(1, 5))
@@ -119,6 +120,71 @@ def test_it_is_only_ever_added_to(tmp_path):
         for statement in ("DELETE FROM deployments", "UPDATE deployments SET live_version = 'v9'"):
             with pytest.raises(sqlite3.IntegrityError, match="only ever added to"):
                 connection.execute(statement)
+
+
+def test_history_of_the_last_few(tmp_path):
+    for version in (V1, V2, V3):
+        deploy(tmp_path, "a", version)
+    assert [c["live"]["version"] for c in history(tmp_path, "a", 2)] == ["v2", "v3"]
+
+
+def test_pinning_leaves_alone_what_is_there(tmp_path):
+    assert pin(tmp_path, {}) == []
+    assert not list(tmp_path.iterdir())
+    deploy(tmp_path, "a", V1)
+    deploy(tmp_path, "gone", V1)
+    undeploy(tmp_path, "gone")
+    assert pin(tmp_path, {"a": V2, "b": V2, "c": V3, "gone": V2}) == ["b", "c"]
+    found = table(tmp_path)
+    assert (found["a"].live, found["b"].live, found["c"].live, found["gone"].live) == (V1, V2, V3, None)
+    assert [c["action"] for c in history(tmp_path, "b")] == ["found"]
+    won = []
+    pins = [{f"n{i}": Pointer("t", f"v{k}", "d") for i in range(20)} for k in range(4)]
+    threads = [threading.Thread(target=lambda found=found: won.append(pin(tmp_path, found))) for found in pins]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(map(len, won)) == [0, 0, 0, 20]
+    assert len({table(tmp_path)[f"n{i}"].live.version for i in range(20)}) == 1
+
+
+def test_what_a_rollback_would_make(tmp_path):
+    assert behind(tmp_path, "a") is None
+    deploy(tmp_path, "a", V1)
+    assert behind(tmp_path, "a") is None
+    assert behind(tmp_path, "b") is None
+    for change in (
+        lambda: deploy(tmp_path, "a", V2),
+        lambda: deploy(tmp_path, "a", V3, mode="canary", share=0.2),
+        lambda: undeploy(tmp_path, "a"),
+    ):
+        last = change().seq
+        would = behind(tmp_path, "a", expected=last)
+        assert would.seq == last
+        with pytest.raises(Conflict):
+            behind(tmp_path, "a", expected=last - 1)
+        made = rollback(tmp_path, "a", expected=would.seq)
+        assert (made.live, made.challenger, made.mode, made.share) == (would.live, None, None, 0.0)
+        assert would.challenger is None
+        deploy(tmp_path, "a", V2)
+
+
+def test_what_a_newer_version_stands_behind(tmp_path, monkeypatch):
+    deploy(tmp_path, "tickets", V1)
+    deploy(tmp_path, "mail", V1)
+    deploy(tmp_path, "mail", V2, mode="shadow")
+    deploy(tmp_path, "late", V2)
+    deploy(tmp_path, "other", Pointer("other", "v1", "d"))
+    monkeypatch.chdir(tmp_path)
+    assert lagging(Path(), {"tickets": "v2", "other": "v1"}) == [
+        "mail is answered by tickets@v1, with tickets@v2 as a shadow; to let tickets@v2 answer: headstart deploy tickets --as mail",
+        "tickets is answered by tickets@v1; to let tickets@v2 answer: headstart deploy tickets",
+    ]
+    undeploy(tmp_path, "tickets")
+    [words] = lagging(tmp_path, {"tickets": "v2"})[1:]
+    assert words == f"tickets is undeployed; to let tickets@v2 answer: headstart deploy tickets --project {tmp_path}"
+    assert lagging(tmp_path, {}) == []
 
 
 def test_compare_and_swap(tmp_path):  # G6

@@ -141,7 +141,9 @@ def test_another_program_has_the_port_now(tmp_path):  # F14
 def test_a_server_that_does_not_answer_stays_registered(tmp_path, server):
     server.send_signal(signal.SIGSTOP)
     [answer] = notice.tell(tmp_path, timeout=0.2)
-    assert answer == {"pid": server.pid, "ok": False, "detail": "it has not answered in time."}
+    assert (answer["pid"], answer["ok"]) == (server.pid, False)
+    for words in ("has not answered in time", "What was committed stands", f"kill {server.pid}"):
+        assert words in answer["detail"]
     assert notice.tell(tmp_path, timeout=0) == [answer]
     server.send_signal(signal.SIGCONT)
     assert [a["ok"] for a in notice.tell(tmp_path)] == [True]
@@ -274,3 +276,24 @@ def test_closing_while_somebody_waits(tmp_path):
         return await told
 
     assert asyncio.run(main()) == []
+
+
+def test_processes_are_counted(tmp_path, server):
+    assert notice.running(tmp_path) == 1
+    assert notice.running(tmp_path, but=server.pid) == 0
+    server.kill()
+    server.wait()
+    assert len(registered(tmp_path)) == 1
+    assert notice.running(tmp_path) == 0
+
+
+def test_who_leaves_a_name_out_says_so():
+    told = [
+        {"pid": 1, "ok": True, "detail": "", "only": ["a"]},
+        {"pid": 2, "ok": True, "detail": "", "only": None},
+        {"pid": 3, "ok": False, "detail": "no memory", "only": ["a"]},
+    ]
+    found = notice.about("b", told)
+    assert [one["serves"] for one in found] == [False, True, False]
+    assert "--models" in found[0]["detail"]
+    assert found[2]["detail"] == "no memory"

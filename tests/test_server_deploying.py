@@ -1,5 +1,6 @@
 """Deployments, models, feedback and health over HTTP."""
 
+import os
 import threading
 import time
 
@@ -49,10 +50,13 @@ def test_a_version_is_deployed_rolled_back_and_undeployed(client, root):
     assert found.headers["location"] == "/v1/deployments/topics"
     state = found.json()
     assert state["live"]["version"] == "v1"
-    assert (state["challenger"], state["mode"], state["others"]) == (None, None, [])
+    assert (state["challenger"], state["mode"]) == (None, None)
+    assert state["servers"] == [{"pid": os.getpid(), "ok": True, "detail": "", "serves": True}]
     assert state["seq"] == deployments.table(root)["topics"].seq
     assert version(client) == "v1"
-    assert client.get("/v1/deployments/topics").json() == {k: v for k, v in state.items() if k != "others"}
+    shown = client.get("/v1/deployments/topics").json()
+    assert [commit["action"] for commit in shown.pop("history")] == ["found", "deploy"]
+    assert shown == {k: v for k, v in state.items() if k != "servers"}
     back = client.post("/v1/deployments/topics/rollback")
     assert back.status_code == 200, back.text
     assert back.json()["live"]["version"] == version(client) == "v2"
@@ -127,9 +131,10 @@ def test_g3_a_damaged_version_leaves_the_old_one_serving(client, root):
     data = bytearray(weights.read_bytes())
     data[-20:] = b"\xff" * 20
     weights.write_bytes(data)
+    before = deployments.seq(root)
     problem(client.post("/v1/deployments", json={"model": "topics", "version": "v1"}), 422)
     assert version(client) == "v2"
-    assert client.get("/v1/deployments/topics").json()["seq"] == 0
+    assert deployments.seq(root) == before
     assert client.get("/health/ready").status_code == 200
 
 
@@ -148,12 +153,52 @@ def test_other_processes_are_told_and_those_that_fail_are_named(client, monkeypa
 
     def tell(root, *, but=None, timeout=60):
         told.append(but)
-        return [{"pid": 7, "ok": False, "detail": "its disk is full"}, {"pid": 8, "ok": True, "detail": ""}]
+        return [
+            {"pid": 7, "ok": False, "detail": "its disk is full"},
+            {"pid": 8, "ok": True, "detail": "", "only": ["tags"]},
+        ]
 
     monkeypatch.setattr(notice, "tell", tell)
     state = client.post("/v1/deployments", json={"model": "topics", "version": "v1"}).json()
-    assert state["others"] == ["process 7: its disk is full"]
-    assert len(told) == 1
+    assert [(one["pid"], one["ok"], one["serves"]) for one in state["servers"]] == [
+        (os.getpid(), True, True), (7, False, True), (8, True, False)
+    ]  # fmt: skip
+    assert state["servers"][1]["detail"] == "its disk is full"
+    assert "--models" in state["servers"][2]["detail"]
+    assert told == [os.getpid()]
+
+
+def test_the_last_changes_are_shown(client, monkeypatch):
+    monkeypatch.setattr("headstart.server.deploying.HISTORY", 3)
+    for version in ("v1", "v2", "v1", "v2"):
+        client.post("/v1/deployments", json={"model": "topics", "version": version})
+    found = client.get("/v1/deployments/topics").json()
+    assert [commit["live"]["version"] for commit in found["history"]] == ["v2", "v1", "v2"]
+    assert found["history"][-1]["seq"] == found["seq"]
+
+
+def test_it_is_said_of_how_many_processes_the_counts_are_one(client, monkeypatch):
+    assert client.get("/v1/deployments/topics").json()["processes"] == 1
+    monkeypatch.setattr(notice, "running", lambda root, *, but=None: 3)
+    assert client.get("/v1/deployments/topics").json()["processes"] == 4
+
+
+def test_a_challenger_of_another_kind_is_refused_and_other_labels_are_said(client):
+    before = client.get("/v1/deployments/topics").json()["seq"]
+    problem(client.post("/v1/deployments", json={"model": "tags", "as": "topics", "shadow": True}), 422, "multilabel")
+    assert client.get("/v1/deployments/topics").json()["seq"] == before
+    same = client.post("/v1/deployments", json={"model": "topics", "version": "v1", "shadow": True}).json()
+    assert same["note"] is None
+
+
+def test_going_back_to_what_is_damaged_changes_nothing(client, root):
+    client.post("/v1/deployments", json={"model": "topics", "version": "v1"})
+    client.post("/v1/deployments", json={"model": "topics", "version": "v2"})
+    time.sleep(0.2)  # v1 is let go
+    (root / "models" / "topics" / "v1" / saved.ARRAYS).write_bytes(b"gone")
+    before = deployments.seq(root)
+    problem(client.post("/v1/deployments/topics/rollback"), 422, saved.ARRAYS)
+    assert (deployments.seq(root), version(client)) == (before, "v2")
 
 
 def test_changes_go_one_at_a_time_and_requests_go_on(client):
@@ -216,6 +261,10 @@ def test_only_some_models_are_served(root):
         assert [one["name"] for one in client.get("/v1/deployments").json()["deployments"]] == ["topics"]
         problem(client.post(PREDICT.format("tags"), json={"inputs": "fig"}), 404)
         problem(client.post("/v1/deployments", json={"model": "tags"}), 422, "topics")
+        deployments.pin(root, {"tags": deployments.table(root)["topics"].live})
+        problem(client.post("/v1/deployments/tags/rollback"), 422, "topics")
+        problem(client.delete("/v1/deployments/tags"), 422, "topics")
+        assert deployments.table(root)["tags"].live
 
 
 # -- feedback ----------------------------------------------------------------------------------------------------------
@@ -230,9 +279,9 @@ def test_c23_feedback_is_kept_once_and_replaced_only_when_said(client):
     assert first.status_code == 200
     assert client.post("/v1/feedback", json={"id": said["id"], "label": "bird"}).json() == first.json()
     problem(client.post("/v1/feedback", json={"id": said["id"], "label": "fruit"}), 409, "'bird'")
-    again = client.post("/v1/feedback", json={"id": said["id"], "label": ["fruit"], "replace": True})
-    assert again.json()["label"] == ["fruit"]
-    assert client.get(f"/v1/predictions/{said['id']}").json()["feedback"]["label"] == ["fruit"]
+    again = client.post("/v1/feedback", json={"id": said["id"], "label": "fruit", "replace": True})
+    assert again.json()["label"] == "fruit"
+    assert client.get(f"/v1/predictions/{said['id']}").json()["feedback"]["label"] == "fruit"
 
 
 @pytest.mark.parametrize(

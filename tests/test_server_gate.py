@@ -649,3 +649,54 @@ def test_strangers_need_a_key_before_the_server_starts(tmp_path):
 def test_settings_that_cannot_be(tmp_path, wrong):
     with pytest.raises(InputError):
         Settings(tmp_path, **wrong).checked()
+
+
+def test_probes_come_by_address():
+    """A prober calls the server by its address; everything else must call it by name (fault C24)."""
+    guarded = gate(settings=replace(SETTINGS, hosts=("models.example.com",)))
+    there = [("Host", "10.1.2.3:8400")]
+    for path in ("/health/live", "/health/ready", "/v2/health/ready"):
+        assert ask(guarded, path=path, headers=there).status == 200
+    refused = ask(guarded, path="/v1/models", headers=there)
+    assert refused.status == 421
+    assert refused.json()["instance"] == f"urn:headstart:request:{refused.headers['x-request-id']}"
+
+
+@pytest.mark.parametrize("id_", ["my-own.id_7", ""])
+def test_what_the_gate_refuses_names_the_request(id_):
+    """421, 400, 401, 413, 415, 429 and 503 carry the id of the request, those written beforehand too."""
+    own = [("X-Request-Id", id_)] if id_ else []
+    draining = gate()
+    draining.draining = True
+    refusals = [
+        (400, ask(gate(), headers=[("X-Timeout-Ms", "soon"), *own])),
+        (401, ask(gate(keyring=Keyring(known=True)), headers=own)),
+        (413, ask(gate(), "POST", PREDICT, [("Content-Length", "1001"), *own])),
+        (415, ask(gate(), "POST", PREDICT, [("Content-Encoding", "gzip"), *own])),
+        (429, ask(gate(busy=lambda: 2.5), "POST", PREDICT, own)),
+        (429, ask(gate(busy=lambda: 2.5), "POST", PREDICT, own)),
+        (503, ask(draining, headers=own)),
+    ]
+    for status, answer in refusals:
+        assert answer.status == status
+        assert answer.headers["x-request-id"] == (id_ or answer.headers["x-request-id"])
+        assert answer.json()["instance"] == f"urn:headstart:request:{answer.headers['x-request-id']}"
+        assert int(answer.headers["content-length"]) == len(answer.body)
+    assert len({answer.headers["x-request-id"] for _, answer in refusals}) == (1 if id_ else len(refusals))
+    assert b"urn:headstart:request" not in ask(gate(busy=lambda: 1.0), "POST", "/v2/models/x/infer").body
+
+
+def test_settings_are_refused_by_their_flags_and_units(tmp_path):
+    for wrong, words in (
+        ({"max_wait": -0.1}, "--max-wait is -100 milliseconds, and must be 0 or more"),
+        ({"deadline": 0.0}, "--deadline is 0 seconds"),
+        ({"cache": -(1 << 20)}, "--cache-mb is -1 MB"),
+        ({"grpc_port": 70000}, "--grpc-port is 70000"),
+        ({"max_inputs": 0}, "--max-inputs is 0 inputs, and must be 1 or more"),
+        ({"max_body": 0}, "--max-body is 0 MB, and must be more than 0"),
+        ({"workers": 0}, "--workers is 0"),
+        ({"log": "maybe"}, "--log can be"),
+    ):
+        with pytest.raises(InputError) as found:
+            Settings(tmp_path, **wrong).checked()
+        assert words in str(found.value)

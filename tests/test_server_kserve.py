@@ -168,7 +168,7 @@ def refused(client, status, words, name="topics", tensors=None, **more):
 def test_what_the_client_is_refused(client):
     refused(client, 404, "no model 'topix' is served here. Did you mean 'topics'", "topix")
     refused(client, 404, "not served in version '9'", model_version="9")
-    refused(client, 404, "not served in version 'v1'", model_version="v1")
+    refused(client, 404, "not served in version '9'", model_version="v9")
     refused(client, 400, "no output 'lable'. Did you mean 'label'", outputs=[triton.InferRequestedOutput("lable")])
     refused(client, 400, "reads one input, 'text'", tensors=[tensor(TEXTS, "image")])
     refused(client, 400, "reads one input, 'text'", tensors=[tensor(TEXTS), tensor(TEXTS, "more")])
@@ -182,6 +182,7 @@ def test_what_the_client_is_refused(client):
     refused(client, 400, "has datatype FP32", tensors=[numbers])
     wide = tensor(TEXTS, shape=[2, 2])
     refused(client, 400, "[n, 2]", tensors=[wide])
+    assert client.infer("topics", [tensor(TEXTS)], model_version="v1").as_numpy("id").shape == (len(TEXTS),)
     assert client.infer("topics", [tensor(TEXTS)], model_version="1").as_numpy("id").shape == (len(TEXTS),)
 
 

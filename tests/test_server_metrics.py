@@ -22,10 +22,14 @@ def said(name="tickets", version="v1", P=((0.1, 0.9),), unknown=(False,), arm="l
     return Said(name, served, arm, Answers(P, np.zeros(P.shape, bool), np.array(unknown)), "id")
 
 
-def deployed(live="v1", challenger=None, **counts):
+def deployed(live="v1", challenger=None, mode="shadow", **counts):
     """A row of an engine's table."""
     versions = {name: v and SimpleNamespace(version=v) for name, v in (("live", live), ("challenger", challenger))}
-    return SimpleNamespace(**versions, counts=SimpleNamespace(**{"compared": 0, "agreed": 0, "skipped": 0, **counts}))
+    return SimpleNamespace(
+        **versions,
+        mode=challenger and mode,
+        counts=SimpleNamespace(**{"compared": 0, "agreed": 0, "skipped": 0, **counts}),
+    )
 
 
 class Engine:
@@ -67,15 +71,14 @@ def test_runs_and_stages():
     metrics = Metrics()
     metrics.ran("lane", 8, 96, 0.012)
     metrics.ran("another", 1, 12, 0.002)
-    metrics.replied(Reply((said(),), {"queue": 0.001, "encode": 0.02, "answer": 0.0001}, 0))
-    metrics.stage("parse", 0.5)
+    metrics.replied(Reply((said(),), {"encode": 0.02, "answer": 0.0001}, 0))
     found = read(metrics)
     assert at(found, "run_rows_sum") == 9
     assert at(found, "run_rows_bucket", le="4.0") == 1
     assert at(found, "run_units_sum") == 108
     assert at(found, "run_seconds_count") == 2
     assert at(found, "stage_seconds_sum", stage="encode") == pytest.approx(0.02)
-    assert at(found, "stage_seconds_count", stage="queue") == at(found, "stage_seconds_count", stage="parse") == 1
+    assert at(found, "stage_seconds_count", stage="answer") == 1
 
 
 def test_predictions_by_model_version_and_arm():
@@ -113,16 +116,27 @@ def test_one_input_and_many_fall_into_the_same_tenths():
 
 def test_what_is_pulled_from_the_engine():
     table = {"tickets": deployed("v1", "v2", compared=40, agreed=39, skipped=2), "waste": deployed()}
+    table["fruit"] = deployed("v1", "v2", mode="canary")
+    engine = Engine(table, waiting=7, waiting_seconds=0.25, log_shed=3, hits=5, misses=8, name="no number")
     metrics = Metrics()
-    metrics.watch(Engine(table, waiting=7, waiting_seconds=0.25, log={"shed": 3}, name="no number"))
+    metrics.watch(engine)
     found = read(metrics)
     assert at(found, "engine_waiting") == 7
     assert at(found, "engine_waiting_seconds") == 0.25
-    assert at(found, "engine_log_shed") == 3
-    assert at(found, "shadow", model="tickets", count="agreed") == 39
-    assert at(found, "shadow", model="tickets", count="skipped") == 2
-    assert not [key for key in found if key[0] == "shadow" and ("model", "waste") in key[1]]
+    assert at(found, "engine_log_shed_total") == 3
+    assert (at(found, "engine_recent_hits_total"), at(found, "engine_recent_misses_total")) == (5, 8)
+    assert at(found, "shadow_agreed_total", model="tickets", version="v2") == 39
+    assert at(found, "shadow_skipped_total", model="tickets", version="v2") == 2
+    assert not [key for key in found if key[0].startswith("shadow") and ("model", "tickets") not in key[1]]
     assert not [key for key in found if key[0] == "engine_name"]
+    engine._stats["hits"] = 9
+    table["tickets"] = deployed("v1", "v2", compared=7, agreed=6)  # another start of the same version: counted on
+    found = read(metrics)
+    assert at(found, "engine_recent_hits_total") == 9
+    assert at(found, "shadow_compared_total", model="tickets", version="v2") == 47
+    kinds = dict(line.split()[2:4] for line in metrics.text().decode().splitlines() if line.startswith("# TYPE"))
+    assert kinds["headstart_engine_waiting"] == "gauge"
+    assert {kind for name, kind in kinds.items() if name.endswith("_total")} == {"counter"}
 
 
 def test_versions_that_are_gone_are_forgotten():
@@ -139,7 +153,7 @@ def test_versions_that_are_gone_are_forgotten():
     found = read(metrics)
     assert {dict(key[1]).get("version") for key in found if "version" in dict(key[1])} == {"v29"}
     assert at(found, "predictions_total", model="tickets", version="v29", arm="live") == 1
-    assert not [key for key in found if key[0] == "shadow"]
+    assert not [key for key in found if key[0].startswith("shadow")]
 
 
 def test_a_version_that_went_from_canary_to_live_keeps_its_counts():

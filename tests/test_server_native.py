@@ -19,6 +19,7 @@ from conftest import sentences
 from headstart.errors import Overloaded, TooLate
 from headstart.server import native, reading, streaming
 from headstart.server.app import build
+from headstart.serving import explaining
 
 PREDICT = "/v1/models/topics/predict"
 LINES = {"Content-Type": "application/x-ndjson"}
@@ -308,8 +309,11 @@ def test_too_many_predictions_and_reasons(client, monkeypatch):
     monkeypatch.setattr(native, "LARGEST", 5)
     problem(client.post("/v1/predict", json={"inputs": ["a", "b"]}), 413, "8 predictions")
     monkeypatch.setattr(native, "LARGEST", 10**6)
-    monkeypatch.setattr(native, "EXPLAINED", 5)
-    problem(client.post("/v1/predict", json={"inputs": ["a", "b"], "why": True}), 422, "'why'")
+    words = f"up to {explaining.MOST}"
+    both = {"inputs": ["a"] * (explaining.MOST // 2 + 1), "models": ["topics", "tags"], "why": True}
+    problem(client.post("/v1/predict", json=both), 422, "'why'", words)
+    problem(client.post(PREDICT, json={"inputs": ["a"] * (explaining.MOST + 1), "why": True}), 422, "'why'", words)
+    assert client.post(PREDICT, json={"inputs": ["a"] * explaining.MOST, "why": True}).status_code == 200
 
 
 def test_a_request_key_in_a_header(client):
@@ -651,3 +655,108 @@ def test_twenty_thousand_lines_over_a_real_connection(root):
         expected = httpx.post(f"http://{address}{PREDICT}", json={"inputs": texts[:300]}).json()["predictions"]
         assert labels[:300] == [one["label"] for one in expected]
         assert max(sizes) - min(sizes) < 50e6
+
+
+# -- words -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "words"),
+    [
+        ("/v1/deployments", {"model": "bank@v1"}, "with the version in 'version' ('bank' and 'v1')"),
+        ("/v1/deployments", {"model": "a b"}, "must be a name: up to 64 letters"),
+        ("/v1/deployments", {"model": "topics", "version": "1"}, "field 'version' must be a version such as 'v3'"),
+        ("/v1/deployments", {"model": "topics", "canary": 2}, "field 'canary' must be at most 1"),
+        ("/v1/deployments", {"model": "topics", "canary": 0}, "field 'canary' must be more than 0"),
+        ("/v1/deployments", {"model": "topics", "shadow": "yes"}, "field 'shadow' must be true or false; it is 'yes'"),
+        ("/v1/predict", {"inputs": "a", "models": []}, "field 'models' must not be empty"),
+        ("/v1/predict", {"inputs": "a", "models": "topics"}, "field 'models' must be a list; it is 'topics'"),
+        ("/v1/predict", {"inputs": "a", "top": 1.5}, "field 'top' must be a whole number; it is 1.5"),
+        ("/v1/predict", {"inputs": "a", "top": 2000}, "field 'top' must be at most 1000"),
+        ("/v1/predict", {"inputs": "a", "key": "k" * 300}, "field 'key' must have at most 256 letters"),
+        (
+            "/v1/feedback",
+            {"id": "x", "label": {"a": 1}},
+            "field 'label' must be a label, a list of labels, or a number",
+        ),
+        ("/v1/feedback", {"id": "x", "label": ""}, "field 'label' must not be empty"),
+    ],
+)
+def test_what_is_wrong_is_said_without_jargon(client, path, body, words):
+    detail = problem(client.post(path, json=body), 422, words)["detail"]
+    assert "pattern" not in detail
+    assert "validation" not in detail
+
+
+def test_forms_are_helped(client):
+    path = "/v1/models/colours/predict"
+    problem(client.post(path, **form(field(b"inputs", b"hello"))), 422, "'hello'", "inputs=@FILE")
+    problem(client.post("/v1/predict", **form(FILE, field(b"models", b"colours,topics"))), 422, "repeat the field")
+    files = [("inputs", (name, content)) for name, content in
+             (("good.png", plain(COLOURS["red"])), ("bad.png", b"xxxx"), ("worse.png", b"yyyy"))]  # fmt: skip
+    detail = problem(client.post(path, files=files), 422, "file 2 ('bad.png')", "file 3 ('worse.png')")["detail"]
+    assert "good.png" not in detail
+
+
+def test_fields_of_a_line_are_helped(client):
+    body = b'{"inputt": "fig"}\n{"input": "fig", "top": 2}\n{}\n{"input": "fig"}\n'
+    found = lines(client.post(PREDICT, content=body, headers=LINES))
+    details = [one["error"]["detail"] for one in found[:3]]
+    assert details[0] == "the line has a field 'inputt'. Did you mean 'input'?"
+    assert "?top=" in details[1]
+    assert "empty" in details[2]
+    assert found[3]["label"]
+
+
+def test_a_client_that_waits_to_be_told_to_send_lines_is_told_at_once(root):
+    """Expect: 100-continue is answered before the answer begins, as curl -T wants it."""
+    with servedapp.client(root) as found, Live(build(found.service)) as address:
+
+        async def main():
+            reader, writer = await asyncio.open_connection(*address.split(":"))
+            body = b'"fig"\n'
+            writer.write(
+                f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\nExpect: 100-continue\r\n"
+                f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
+            )
+            assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)).startswith(b"HTTP/1.1 100 ")
+            writer.write(body)
+            whole = await asyncio.wait_for(reader.read(), 5)
+            assert whole.startswith(b"HTTP/1.1 200 ")
+            assert b'"label":' in whole
+            writer.close()
+
+        asyncio.run(main())
+
+
+# -- addresses ---------------------------------------------------------------------------------------------------------
+
+
+def test_addresses_that_are_not_there_are_said_to_every_client(client):
+    for path in ("/v1/models/nope", "/v1/completions"):
+        found = problem(client.get(path), 404)
+        assert found["error"]["message"] == found["detail"]
+        assert found["error"]["type"] == "invalid_request_error"
+    assert problem(client.get("/v1/models/nope"), 404)["error"]["code"] == "not_found"
+    assert "error" not in problem(client.get("/nothing"), 404)
+    assert "error" not in problem(client.post(PREDICT, json={}), 422)
+
+
+def test_head_and_the_words_of_405(client):
+    for path in ("/health/live", "/health/ready", "/v1/models"):
+        answer = client.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")
+    refused = client.put("/v1/deployments/topics")
+    problem(refused, 405, "takes DELETE and GET, not PUT")
+    assert refused.headers["allow"] == "DELETE, GET"
+    problem(client.get(PREDICT), 405, "takes POST, not GET")
+
+
+def test_a_model_under_another_name_says_its_own(tmp_path, root):
+    with servedapp.client(servedapp.copied(root, tmp_path / "project")) as found:
+        assert "source" not in found.post(PREDICT, json={"inputs": "fig"}).json()
+        assert found.post("/v1/deployments", json={"model": "topics", "as": "fruit"}).status_code == 201
+        said = found.post("/v1/models/fruit/predict", json={"inputs": "fig"}).json()
+        assert (said["model"], said["source"]) == ("fruit", "topics")
+        [line] = lines(found.post("/v1/models/fruit/predict", content=b'"fig"', headers=LINES))
+        assert (line["model"], line["source"]) == ("fruit", "topics")

@@ -90,8 +90,10 @@ def test_models_are_listed_for_the_client(service):
     assert {"topics", "tags", "size", "colours"} <= {one.id for one in listed.data}
     one = ask(service, lambda client: client.models.retrieve("topics"))
     assert (one.id, one.object) == ("topics", "model")
-    with pytest.raises(openai.NotFoundError):
+    with pytest.raises(openai.NotFoundError) as found:
         ask(service, lambda client: client.models.retrieve("topix"))
+    assert "Did you mean 'topics'" in found.value.body["message"]
+    assert found.value.code == "not_found"
 
 
 def test_a_name_that_is_not_served(service):

@@ -59,11 +59,14 @@ def test_every_operation_says_what_it_is(client):
     assert found["openapi"].startswith("3.1")
     names = []
     for path, operations in found["paths"].items():
-        for operation in operations.values():
+        for method, operation in operations.items():
             names.append(operation["operationId"])
-            if not path.startswith(("/v2", "/v1/embeddings")):
-                assert operation["summary"]
-                assert operation["tags"]
+            assert operation["summary"]
+            assert operation["tags"]
+            assert "__" not in operation["operationId"]
+            assert not operation["operationId"].endswith(("_get", "_post"))
+            if method == "get":
+                assert not {"413", "415"} & set(operation["responses"]), path
             if path.startswith("/v1/") and path != "/v1/embeddings":
                 assert {"400", "401", "403", "429", "503"} <= set(operation["responses"])
                 for status, response in operation["responses"].items():

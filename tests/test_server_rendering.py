@@ -37,7 +37,7 @@ def said(P, labels, *, task=CLASSIFICATION, unknown=None, name="m", id="abc-0", 
     P = np.asarray(P, np.float32)
     chosen = np.zeros(P.shape, bool) if chosen is None else np.asarray(chosen)
     unknown = np.zeros(len(P), bool) if unknown is None else np.asarray(unknown)
-    served = SimpleNamespace(version="v3", digest="d" * 64, labels=tuple(labels), task=task)
+    served = SimpleNamespace(name=name, version="v3", digest="d" * 64, labels=tuple(labels), task=task)
     return Said(name, served, "live", Answers(P, chosen, unknown), id, why)
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -122,7 +123,8 @@ def serving(project):
     return {pid for pid in found if Path(f"/proc/{pid}").exists()}
 
 
-def test_it_serves_hears_of_changes_and_ends_well(project):
+def test_it_serves_hears_of_changes_and_ends_well(project, tmp_path):
+    project = shutil.copytree(project, tmp_path / "copy")  # with a key, of which one that was revoked leaves a trace
     with Process(project) as server:
         assert server.ready["models"] == 1
         status, body = server.ask()
@@ -136,7 +138,7 @@ def test_it_serves_hears_of_changes_and_ends_well(project):
         finally:
             apikeys.revoke(project, key.id)
         assert [told["ok"] for told in notice.tell(project)] == [True]
-        assert server.ask()[0] == 200
+        assert server.ask()[0] == 401  # whoever once had a key wants one
         server.stop()
         assert server.ended() == 0
     assert list((project / "serving").glob("*.json")) == []
@@ -372,3 +374,61 @@ def test_no_restart_without_end(tmp_path, monkeypatch):
     assert waits[-1] > 2 * waits[0]
     assert '"gave up"' in stream.getvalue()
     assert "exit code -9" in stream.getvalue()
+
+
+def test_where_it_serves_is_said_in_a_sentence_or_as_json(tmp_path, capsys):
+    with contextlib.closing(socket.socket()) as sock:
+        sock.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{sock.getsockname()[1]}"
+
+        def said(*numbers, **changes):
+            running.announce(Settings(tmp_path, **changes), sock, *numbers)
+            return capsys.readouterr().out
+
+        assert said(5) == f"Serving 5 models on {url} ({url}/docs). Stop with Ctrl+C.\n"
+        assert said(5, 1).startswith("Serving 5 models (1 could not be loaded) on ")
+        assert " and by gRPC on port 9001. Stop" in said(1, 0, 9001, grpc_port=0)
+        assert " and by gRPC on port 9002. Stop" in said(1, grpc_port=9002)
+        assert "headstart fit" in said(0)
+        assert "--project" in said(0)
+        assert "headstart fit" not in said(0, 2)
+        found = json.loads(said(5, 1, 9001, log_format="json"))
+        assert (found["models"], found["not_loaded"], found["grpc_port"]) == (5, 1, 9001)
+
+
+def test_a_model_that_cannot_be_loaded_is_said_at_the_start(project, tmp_path):
+    shutil.copytree(project, tmp_path / "copy")
+    broken = tmp_path / "copy" / "models" / "broken" / "v1"
+    shutil.copytree(tmp_path / "copy" / "models" / "easy", broken.parent)
+    (broken / "card.json").write_text("{", "utf-8")
+    with Process(tmp_path / "copy", grpc_port=0) as server:
+        assert (server.ready["models"], server.ready["not_loaded"]) == (1, 1)
+        assert server.ready["grpc_port"] > 0
+        wait_for(lambda: server.events())
+        [said] = [event for event in server.events() if event["event"] == "not loaded"]
+        assert said["model"] == "broken"
+        assert said["words"]
+        server.stop()
+        assert server.ended() == 0
+
+
+def test_a_grpc_port_that_is_taken_is_said_in_our_words_alone(project):
+    with contextlib.closing(socket.socket()) as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        with Process(project, grpc_port=sock.getsockname()[1]) as server:
+            assert server.ready is None
+            assert server.ended() == 2
+        assert [line.startswith("gRPC cannot listen on 127.0.0.1:") for line in server.lines] == [True], server.lines
+
+
+def test_a_project_where_no_changes_can_be_heard_of_says_so(project, tmp_path):
+    shutil.copytree(project, tmp_path / "copy", ignore=shutil.ignore_patterns("serving"))
+    (tmp_path / "copy" / "serving").write_text("no folder", "utf-8")
+    with Process(tmp_path / "copy") as server:
+        assert server.ask()[0] in (200, 401)
+        wait_for(lambda: any(event["event"] == "deaf" for event in server.events()))
+        [said] = [event for event in server.events() if event["event"] == "deaf"]
+        assert "reach this server only when it starts again" in said["words"]
+        server.stop()
+        assert server.ended() == 0

@@ -26,7 +26,7 @@ def reply(models=1):
     answers = Answers(np.ones((3, 1), np.float32), np.ones((3, 1), bool), np.zeros(3, bool))
     served = SimpleNamespace(version="v3", task="classification")
     said = tuple(Said(f"m{i}", served, "live", answers, "id") for i in range(models))
-    return Reply(said, {"encode": 0.02, "answer": 0.001, "queue": 0.004}, 1)
+    return Reply(said, {"encode": 0.02, "answer": 0.001}, 1)
 
 
 @pytest.fixture
@@ -70,14 +70,13 @@ def test_a_request_and_its_stages(traced):
     ask()
     spans = {span.name: span for span in finished()}
     request = spans.pop("POST /v1/models/{name}/predict")
-    assert set(spans) == {"queue", "encode", "answer"}
+    assert set(spans) == {"encode", "answer"}
     assert request.attributes["http.response.status_code"] == 200
     assert request.attributes["headstart.inputs"] == 3
     assert request.attributes["headstart.model"] == ("m0@v3",)
     for span in spans.values():
         assert span.parent.span_id == request.context.span_id
         assert span.context.trace_id == request.context.trace_id
-    assert spans["queue"].end_time == spans["encode"].start_time
     assert spans["encode"].end_time == spans["answer"].start_time
     assert (spans["encode"].end_time - spans["encode"].start_time) / 1e9 == pytest.approx(0.02)
     assert spans["answer"].end_time <= request.end_time
@@ -89,7 +88,7 @@ def test_a_stage_ends_before_the_request(traced, streamed):
     ask, finished = traced
     ask(streamed=streamed)
     *stages, request = finished()
-    assert len(stages) == 3
+    assert len(stages) == 2
     assert all(stage.end_time <= request.end_time for stage in stages)
 
 

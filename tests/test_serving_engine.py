@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import headstart
 from conftest import TOPICS, sentences
 from headstart import deployments
-from headstart.errors import Conflict, ContentError, InputError, ModelError, NotFound, Overloaded, TooLate
+from headstart.errors import Conflict, ContentError, InputError, ModelError, NotFound, Overloaded, StorageError, TooLate
 from headstart.predictionlog import PredictionLog
 from headstart.serving.asked import CANARY, LIVE, Question
 from headstart.serving.asking import alike, stated
@@ -183,6 +183,118 @@ def test_only_the_models_named_are_served(project):
     engine.close(5)
     with pytest.raises(NotFound, match="topics"):
         Engine(project, models=["topisc"]).start()
+
+
+def test_what_is_found_is_pinned(project):
+    """After a restart, and in every process, the same versions answer, whatever was fitted meanwhile."""
+    first = Engine(project, threads=1)
+    first.start()
+    table = deployments.table(project)
+    assert {name: one.live.version for name, one in table.items()} == {
+        "more": "v1", "price": "v1", "topics": "v2", "words": "v1"
+    }  # fmt: skip
+    assert [commit["action"] for commit in deployments.history(project, "topics")] == ["found"]
+    assert {name: one.seq for name, one in first.table.items()} == {name: one.seq for name, one in table.items()}
+    assert first._rollout.behind() == []
+    headstart.fit(sentences(60, seed=9), name="topics", project=project, backbone="fake")
+    headstart.fit(sentences(60, seed=9), name="new", project=project, backbone="fake")
+    second = Engine(project, threads=1)
+    second.start()
+    assert second.ask(question("topics")).said[0].served.version == "v2"
+    assert len(deployments.history(project, "topics")) == 1
+    assert "new" in second.table
+    assert first.sync() == []
+    assert first.ask(question("new")).said
+    [words] = second._rollout.behind()
+    assert words.startswith("topics is answered by topics@v2; to let topics@v3 answer: headstart deploy topics")
+    with pytest.raises(InputError, match="undeploy more"):
+        headstart.remove("more", project=project)
+    for engine in (first, second):
+        engine.close(5)
+
+
+def test_processes_that_start_at_once_agree(project):
+    engines = [Engine(project, threads=1) for _ in range(2)]
+    both, pinned, pin = threading.Barrier(2), [], deployments.pin
+
+    def late(root, found):
+        pinned.append(found["topics"].version)
+        if len(pinned) == 1:
+            (project / "models" / "topics" / "current").write_text("v1")  # what the other one finds
+            both.wait(20)
+            both.wait(20)
+        return pin(root, found)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(deployments, "pin", late)
+        first = threading.Thread(target=engines[0].start)
+        first.start()
+        both.wait(20)
+        engines[1].start()
+        both.wait(20)
+        first.join()
+    assert pinned == ["v2", "v1"]
+    assert len(deployments.history(project, "topics")) == 1
+    assert [one.ask(question("topics")).said[0].served.version for one in engines] == ["v1", "v1"]
+    for engine in engines:
+        engine.close(5)
+
+
+def test_a_project_that_cannot_be_written_is_served(project, monkeypatch):
+    def refused(root, found):
+        raise StorageError("read-only")
+
+    monkeypatch.setattr(deployments, "pin", refused)
+    engine = Engine(project, threads=1)
+    engine.start()
+    assert engine.ask(question("topics")).said[0].served.version == "v2"
+    assert deployments.table(project) == {}
+    engine.close(5)
+
+
+def test_what_does_not_suit_what_is_live_is_no_challenger(engine, project):
+    before = deployments.seq(project)
+    with pytest.raises(InputError, match="regression"):
+        engine.deploy("price", None, "topics", mode="canary", share=0.5)
+    assert deployments.seq(project) == before
+    live, price = (deployments.table(project)[name].live for name in ("topics", "price"))
+    deployments.deploy(project, "topics", price, mode="shadow")  # by somebody who does not look
+    [words] = engine.sync()
+    assert "regression" in words
+    assert engine.table["topics"].challenger is None
+    assert engine.ask(question("topics")).said[0].served.digest == live.digest
+    assert engine.rollback("topics").seq == before + 2
+
+
+def test_going_back_is_tried_first(engine, project):
+    engine.deploy("topics", "v1", "topics")
+    engine._rollout.table.unused()
+    engine._rollout._reaper.submit(lambda: None).result()  # v2 is let go
+    folder = project / "models" / "topics" / "v2"
+    folder.rename(project / "v2")
+    before = deployments.seq(project)
+    with pytest.raises(NotFound):
+        engine.rollback("topics")
+    with pytest.raises(Conflict):
+        engine.rollback("topics", expected=before + 1)
+    assert deployments.seq(project) == before
+    assert engine.ask(question("topics")).said[0].served.version == "v1"
+    (project / "v2").rename(folder)
+    (project / "models" / "topics" / "current").write_text("v2")
+    assert engine.rollback("topics", expected=before).live.version == "v2"
+
+
+def test_what_it_goes_back_to_must_answer_as_in_training(engine, project, monkeypatch):
+    def otherwise(loaded, encode):
+        raise ModelError(f"{loaded.served.version} answers otherwise")
+
+    engine.deploy("topics", "v1", "topics")
+    before = deployments.seq(project)
+    monkeypatch.setattr("headstart.serving.rollout.check", otherwise)
+    with pytest.raises(ModelError, match="v2 answers otherwise"):
+        engine.rollback("topics")
+    assert deployments.seq(project) == before
+    assert engine.table["topics"].live.version == "v1"
 
 
 def test_changing_twice_from_one_state_is_a_conflict(engine):
@@ -421,6 +533,7 @@ def test_errors_name_the_place_in_the_question():
 
 def test_a_deployed_model_is_not_removed(engine, project):
     engine.deploy("more", None, "topics", mode="shadow")
+    engine.undeploy("more")
     with pytest.raises(InputError, match="undeploy topics"):
         headstart.remove("more", project=project)
     engine.rollback("topics")

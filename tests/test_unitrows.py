@@ -4,7 +4,7 @@ import threading
 import numpy as np
 import pytest
 
-from headstart.unitrows import Pool, _rows, unit
+from headstart.unitrows import Pool, Rows, _rows, unit
 
 
 class Owner:
@@ -31,27 +31,37 @@ def test_every_finite_half_number_is_made_whole():
     assert np.array_equal(np.signbit(_rows(X)), np.signbit(unit(X)))
 
 
-def test_rows_are_made_once_and_the_first_of_them_serve_whoever_asks_for_fewer():
+def test_rows_are_made_once():
     pool, owner, kept = Pool(1 << 20), Owner(), references()
-    few = pool.rows(owner, kept, 4)
-    assert pool.rows(owner, kept, 4) is not None
-    assert pool.size == few.nbytes
-    whole = pool.rows(owner, kept, 10)
-    assert pool.size == whole.nbytes
-    assert np.shares_memory(pool.rows(owner, kept, 4), whole)
-    np.testing.assert_array_equal(whole, unit(kept))
-    np.testing.assert_array_equal(few, whole[:4])
+    whole = pool.rows(owner, kept)
+    assert pool.rows(owner, kept) is whole
+    assert pool.size == whole.rows.nbytes
+    np.testing.assert_array_equal(whole.rows, unit(kept))
+
+
+@pytest.mark.parametrize("r", [4, 9, 600])
+def test_the_neighbourhood_never_promises_more_than_there_is(r):
+    rng = np.random.default_rng(r)
+    rows = Rows(unit(rng.normal(size=(r, 8))))
+    U = np.concatenate([unit(rng.normal(size=(40, 8))), rows.rows[:4]])
+    best = np.sort(U @ rows.rows.T, axis=1)[:, -2:]
+    first = np.sort(rows.near(U, 2), axis=1)
+    np.testing.assert_allclose(first, best, atol=1e-6)  # all are looked at
+    found = np.sort(rows.near(U, 2), axis=1)
+    assert (found <= best + 1e-6).all()
+    assert (found > best - 1e-6).mean() > 0.4  # and often it is what there is
+    np.testing.assert_allclose(found[40:, 1], 1, atol=1e-5)  # a row finds itself
 
 
 def test_memory_is_bounded_whatever_is_asked():
     pool, owners, kept = Pool(1000), [Owner() for _ in range(200)], references()  # 320 bytes each
     for owner in owners:
-        pool.rows(owner, kept, 10)
+        pool.rows(owner, kept)
         assert pool.size <= 1000
     assert len(pool._kept) == 3
     large = references(100)
     for _ in range(100):  # what is larger than all is kept alone, in time
-        np.testing.assert_array_equal(pool.rows(owners[0], large, 100), unit(large))
+        np.testing.assert_array_equal(pool.rows(owners[0], large).rows, unit(large))
     assert list(pool._kept) == [id(owners[0])]
 
 
@@ -67,13 +77,13 @@ def test_asking_more_in_turn_than_there_is_room_for_leaves_most_of_them_there():
 
     for _ in range(20):
         for owner in owners:
-            pool.rows(owner, Counted(), 10)
+            pool.rows(owner, Counted())
     assert misses < 1200  # of 2,000; the least recently used alone would miss them all
 
 
 def test_rows_vanish_with_their_owner():
     pool, owner = Pool(1 << 20), Owner()
-    pool.rows(owner, references(), 10)
+    pool.rows(owner, references())
     del owner
     gc.collect()
     assert (pool.size, len(pool._kept)) == (0, 0)
@@ -86,8 +96,7 @@ def test_many_threads():
     def ask(seed):
         rng = np.random.default_rng(seed)
         for i in rng.integers(0, 20, 300):
-            most = int(rng.integers(1, 11))
-            if not np.array_equal(pool.rows(owners[i], references(seed=i), most), truth[i][:most]):
+            if not np.array_equal(pool.rows(owners[i], references(seed=i)).rows, truth[i]):
                 faults.append(i)
 
     threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(4)]
@@ -96,4 +105,4 @@ def test_many_threads():
     for thread in threads:
         thread.join()
     assert not faults
-    assert pool.size == sum(rows.nbytes for _, rows in pool._kept.values()) <= 3000
+    assert pool.size == sum(one.rows.nbytes for _, one in pool._kept.values()) <= 3000

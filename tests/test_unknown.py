@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from headstart import tensors, unknown
+from headstart.unitrows import Rows
 from headstart.unknown import Unknown, learn
 
 
@@ -318,31 +319,32 @@ def _many(r=3000, d=24, confident=True, spread=0.7):
 
 
 @pytest.mark.parametrize("confident", [True, False])
-def test_looking_at_the_first_references_first_refuses_the_same(confident):
+def test_looking_at_the_neighbourhood_first_refuses_the_same(confident):
     found, X, P = _many(confident=confident)
-    assert len(found.references) >= 2 * unknown.FIRST
+    assert len(found.references) >= unknown.MANY
     scores = found.scores(X, P)
     assert 0 < (scores > found.threshold).mean() < 1
     for at in (found.threshold, *scores[:20].astype(float), scores.min() - 1.0, scores.max() + 1.0):
         limit = replace(found, threshold=float(at))
         np.testing.assert_array_equal(limit.refused(X, P), scores > np.float32(at))  # at a row's own score too
-        for i in (0, 299, 400):
-            one = found.scores(X[i : i + 1], P[i : i + 1])
-            assert limit.refused(X[i : i + 1], P[i : i + 1]) == (one > np.float32(at))
+        for few in (slice(270, 330), slice(0, 1), slice(299, 300), slice(400, 401)):
+            for _ in range(2):  # at first without groups
+                ones = found.scores(X[few], P[few])
+                np.testing.assert_array_equal(limit.refused(X[few], P[few]), ones > np.float32(at))
     assert found.refused(X[:0], P[:0]).shape == (0,)
 
 
 def test_good_input_is_compared_with_few_references(monkeypatch):
     found, X, P = _many()
-    asked = []
-    real = unknown.POOL.rows
-    monkeypatch.setattr(unknown.POOL, "rows", lambda owner, kept, most: asked.append(most) or real(owner, kept, most))
+    whole = []
+    real = Unknown._nearest
+    monkeypatch.setattr(Unknown, "_nearest", lambda self, U: whole.append(len(U)) or real(self, U))
     confident = np.flatnonzero(found.scores(X, P) < found.threshold - 2)
-    asked.clear()
+    whole.clear()
     found.refused(X[confident[:3]], P[confident[:3]])
-    assert asked == [unknown.FIRST]
-    found.refused(X[-1:], P[-1:])
-    assert asked == [unknown.FIRST, unknown.FIRST, len(found.references)]
+    assert not whole
+    found.refused(X[[confident[0], -1]], P[[confident[0], -1]])
+    assert whole == [1]  # the foreign one
 
 
 def test_refusals_of_several_models_are_those_of_each():
@@ -373,10 +375,11 @@ def test_references_may_stay_in_their_file(tmp_path):
 
 def test_rounding_otherwise_in_parts_changes_no_answer(monkeypatch):
     found, X, P = _many(confident=False)
-    scores, r, real = found.scores(X, P), len(found.references), Unknown._nearest
+    scores, real = found.scores(X, P), Rows.near
     off = np.float32(2e-6)
-    monkeypatch.setattr(
-        Unknown, "_nearest", lambda self, U, low, high: real(self, U, low, high) - off * (high - low < r)
-    )
+    monkeypatch.setattr(Rows, "near", lambda self, U, k: real(self, U, k) + off)
     for at in scores[::10].astype(float):
-        np.testing.assert_array_equal(replace(found, threshold=float(at)).refused(X, P), scores > np.float32(at))
+        low = int(np.argmin(np.abs(scores - at)))
+        few = slice(low, low + 5)
+        expected = found.scores(X[few], P[few]) > np.float32(at)
+        np.testing.assert_array_equal(replace(found, threshold=float(at)).refused(X[few], P[few]), expected)

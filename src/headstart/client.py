@@ -70,7 +70,7 @@ class Server:
     _open: http.client.HTTPConnection | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.url = self.url.rstrip("/")
+        self.url = self.url.rstrip("/").removesuffix("/v1")  # as OpenAI's clients are told it
         try:
             parts = urlsplit(self.url)
             host, _ = parts.hostname or "", parts.port
@@ -133,6 +133,8 @@ class Server:
             return self._once(method, path, body, timeout)
         except ssl.SSLCertVerificationError as error:
             raise Unreachable(f"{self.url}: its certificate is not valid: {error.verify_message}.") from None
+        except ssl.SSLError:
+            raise Unreachable(f"{self.url} speaks no TLS. Try http{self.url.removeprefix('https')}") from None
         except TimeoutError:
             raise TooLate(f"{self.url} gave no whole answer within {timeout:g} seconds. Is it very busy?") from None
         except (OSError, http.client.HTTPException) as error:
@@ -203,8 +205,7 @@ class Server:
         words = words or f"{self.url} refused (status {status}) without a reason."
         if status >= 500 and status not in (503, 504):
             return Unreachable(f"{self.url} failed (status {status}): {words}")
-        kinds = {404: NotFound, 409: Conflict, 413: _TooMuch, 503: Draining, 504: TooLate}
-        return kinds.get(status, InputError)(words)
+        return {404: NotFound, 409: Conflict, 413: _TooMuch, 503: Draining, 504: TooLate}.get(status, InputError)(words)
 
     def _words(self, body: bytes) -> str:
         """The reason in a problem, at most 1,000 printable letters, without the key; "" where there is none."""

@@ -2,7 +2,8 @@
 
 A name has a live version, which answers, and may have a challenger beside it: a `shadow` answers everything unheard, a
 `canary` answers a share of the requests. The last commit of a name is its present state. A rollback is a commit too: it
-takes a challenger away, or makes live again what was live before; rolling back twice goes back two versions.
+takes a challenger away, or makes live again what was live before; rolling back twice goes back two versions. A server
+that starts pins what it serves: a name that was never deployed gets a commit `found` of the version found.
 
 Every change may carry `expected`, the number of the last commit its author saw (0: none): if another came between, it
 is refused with Conflict. Names are checked by the caller.
@@ -11,6 +12,7 @@ is refused with Conflict. Names are checked by the caller.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -79,13 +81,14 @@ def seq(root: Path) -> int:
         return int(connection.execute("SELECT coalesce(max(seq), 0) FROM deployments").fetchone()[0])
 
 
-def history(root: Path, name: str) -> list[dict[str, Any]]:
-    """Every commit of a name, the oldest first: seq, at, action, live, challenger, mode, share."""
+def history(root: Path, name: str, last: int | None = None) -> list[dict[str, Any]]:
+    """The commits of a name, all or the last few, the oldest first: seq, at, action, live, challenger, mode, share."""
     with database.reading(root) as connection:
         if connection is None:
             return []
-        rows = connection.execute(f"SELECT {_COLUMNS}, action FROM deployments WHERE name = ? ORDER BY seq", [name])
-        commits = [(_deployment(row), row[11]) for row in rows]
+        query = f"SELECT {_COLUMNS}, action FROM deployments WHERE name = ? ORDER BY seq DESC LIMIT ?"
+        rows = connection.execute(query, [name, -1 if last is None else last]).fetchall()
+        commits = [(_deployment(row), row[11]) for row in reversed(rows)]
     return [
         {
             "seq": commit.seq,
@@ -98,6 +101,41 @@ def history(root: Path, name: str) -> list[dict[str, Any]]:
         }
         for commit, action in commits
     ]
+
+
+def lagging(root: Path, current: Mapping[str, str]) -> list[str]:
+    """Sentences about names that a newer version stands behind: deployed with another version of a model than its
+    current one (`current`: model -> version), or undeployed while there is a model of that name.
+    """
+    where = "" if root == Path() else f" --project {root}"
+    said = []
+    for name, one in table(root).items():
+        model = one.live.model if one.live else name
+        version = current.get(model)
+        pointer = f"{model}@{version}"
+        if version is None or (one.live and one.live.version == version):
+            continue
+        state = f"{name} is answered by {one.live.model}@{one.live.version}" if one.live else f"{name} is undeployed"
+        if one.challenger and (one.challenger.model, one.challenger.version) == (model, version):
+            state += f", with {pointer} as a {one.mode}"
+        command = f"headstart deploy {model}{'' if name == model else f' --as {name}'}{where}"
+        said.append(f"{state}; to let {pointer} answer: {command}")
+    return said
+
+
+def pin(root: Path, found: Mapping[str, Pointer]) -> list[str]:
+    """Commit what answers under names that were never deployed, all at once; the names for which that was done.
+
+    Of two processes that do so at once the first one wins: the other's names are there already, and are left as they are.
+    """
+    if not found:
+        return []
+    with database.writing(root) as connection:
+        known = {row[0] for row in connection.execute("SELECT name FROM deployed")}
+        names = [name for name in found if name not in known]
+        for name in names:
+            _commit(connection, name, "found", None, found[name])
+    return names
 
 
 def deploy(
@@ -122,13 +160,11 @@ def deploy(
             f"the share is {share}: a canary takes a share from 0 to 1 of the requests, nothing else does."
         )
     with database.writing(root) as connection:
-        before = _before(connection, name, expected, live)
+        before = _before(connection, name, expected, None if mode is None and live == pointer else live)
         if mode is None:
             return _commit(connection, name, "deploy", before, pointer)
         if before is None or before.live is None:
-            raise Conflict(
-                f"nothing answers as {name!r} yet, so {mode} has nothing to stand beside: deploy it first."
-            )
+            raise Conflict(f"nothing answers as {name!r} yet, so {mode} has nothing to stand beside: deploy it first.")
         return _commit(connection, name, mode, before, before.live, pointer, mode, float(share))
 
 
@@ -147,6 +183,18 @@ def rollback(root: Path, name: str, *, expected: int | None = None) -> Deploymen
         if target is None:
             raise Conflict(f"nothing was live as {name!r} before: there is nothing to go back to.")
         return _commit(connection, name, "rollback", before, target.live)
+
+
+def behind(root: Path, name: str, *, expected: int | None = None) -> Deployment | None:
+    """What a rollback would make of a name, to be looked at first; `seq` and `at` are those of the commit that it would
+    undo. None where there is nothing to go back to. Raises Conflict.
+    """
+    with database.reading(root) as connection:
+        before = None if connection is None else _before(connection, name, expected, None)
+        if connection is None or before is None:
+            return None
+        target = before if before.challenger is not None else _back(connection, before.seq)
+        return target and replace(target, challenger=None, mode=None, share=0.0, seq=before.seq, at=before.at)
 
 
 def undeploy(root: Path, name: str, *, expected: int | None = None, live: Pointer | None = None) -> Deployment:

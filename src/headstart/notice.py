@@ -28,6 +28,10 @@ from headstart.errors import HeadstartError
 LINE = 200  # bytes of a line that a server reads
 PATIENCE = 2.0  # seconds a server waits for a notice, and a teller for a connection
 ANSWER = 1 << 20  # bytes of an answer
+SLOW = (
+    "it has not answered in time. What was committed stands, and it follows once it can; look at what it serves with "
+    "headstart deployments --server URL. If it hangs, end the process with this number (kill {pid}) and start it again."
+)
 
 OnChange = Callable[[], Awaitable[dict[str, Any]]]
 
@@ -128,19 +132,54 @@ class Listening:
 def listen(root: Path, on_change: OnChange) -> Listening:
     """What listens for notices to a project: `async with notice.listen(root, on_change) as listening:`.
 
-    Every notice runs `on_change`, whose answer {"ok": bool, "detail": ...} goes back to who told.
+    Every notice runs `on_change`, whose answer {"ok": bool, "detail": ...} goes back to who told; "only" in it: the
+    names that this server was started for.
     """
     return Listening(root, on_change)
+
+
+def running(root: Path, *, but: int | None = None) -> int:
+    """How many server processes of a project are registered and alive. `but`: a pid to leave out."""
+    return sum(_alive(path.name.split(".")[0]) for path in _files(root, but))
+
+
+def _alive(pid: str) -> bool:
+    """Whether there may be such a process here."""
+    if os.name == "nt" or not pid.isdecimal():  # signal 0 ends a process there
+        return True
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _files(root: Path, but: int | None) -> list[Path]:
+    return sorted(path for path in folder(root).glob("*.json") if path.name.split(".")[0] != str(but))
+
+
+def about(name: str, told: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the servers said of a change of one name: those that leave it out say so, `serves` False."""
+    found = []
+    for one in told:
+        only = one.pop("only", None)
+        serves = only is None or name in only
+        if one["ok"] and not serves:
+            one = {**one, "detail": f"it was started with --models and does not serve {name!r}."}
+        found.append({**one, "serves": serves})
+    return found
 
 
 def tell(root: Path, *, but: int | None = None, timeout: float = 60.0) -> list[dict[str, Any]]:
     """Tell every live server of a project that something was committed, and wait up to `timeout` seconds in all.
 
-    Returns {"pid", "ok", "detail"} of each, none where none runs. `but`: a pid to leave out, one's own. Registrations
-    of servers that are gone are removed.
+    Returns {"pid", "ok", "detail"} of each, and "only" where it is started for some names, none where none runs. `but`: a
+    pid to leave out, one's own. Registrations of servers that are gone are removed.
     """
     end = time.monotonic() + timeout
-    files = sorted(path for path in folder(root).glob("*.json") if path.name.split(".")[0] != str(but))
+    files = _files(root, but)
     if not files:
         return []
     with ThreadPoolExecutor(min(32, len(files))) as threads:
@@ -165,7 +204,7 @@ def _tell(path: Path, end: float) -> dict[str, Any] | None:
     try:
         answer = _asked(facts, end)
     except TimeoutError:
-        return {"pid": pid, "ok": False, "detail": "it has not answered in time."}
+        return {"pid": pid, "ok": False, "detail": SLOW.format(pid=pid)}
     except (
         ConnectionError,
         ValueError,

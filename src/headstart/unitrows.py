@@ -7,6 +7,7 @@ Letters: n rows, d feature width, r references. X (n, d).
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import weakref
@@ -15,6 +16,41 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+class Rows:
+    """References (r, d) as float32 unit vectors, and groups of those that are near one another.
+
+    A group is what is nearest to one of the square root of r rows, its leader.
+    """
+
+    def __init__(self, rows: NDArray[np.float32]) -> None:
+        self.rows = rows
+        self._groups: tuple[NDArray[np.float32], list[Any]] | None = None
+        self._asked = False
+
+    def near(self, U: NDArray[np.float32], k: int) -> NDArray[np.float32]:
+        """Similarities (n, k) of unit vectors (n, d) to the k nearest in the two groups whose leaders are the nearest.
+
+        These are at most those to the k nearest of all.
+        """
+        if not self._asked:  # rows that are asked only once are not worth the grouping
+            self._asked = True
+            return np.partition(U @ self.rows.T, -k, axis=1)[:, -k:]
+        if self._groups is None:
+            leaders = self.rows[np.unique(np.linspace(0, len(self.rows) - 1, math.isqrt(len(self.rows))).astype(int))]
+            of = np.concatenate(
+                [(self.rows[low : low + 1024] @ leaders.T).argmax(1) for low in range(0, len(self.rows), 1024)]
+            )
+            self._groups = leaders, [np.flatnonzero(of == j) for j in range(len(leaders))]
+        leaders, groups = self._groups
+        best = np.argpartition(U @ leaders.T, -2, axis=1)[:, -2:]
+        found = np.full((len(U), k), -2.0, np.float32)
+        for i, (a, b) in enumerate(best.tolist()):
+            similar = self.rows[np.concatenate([groups[a], groups[b]])] @ U[i]
+            most = min(k, len(similar))
+            found[i, :most] = np.partition(similar, -most)[-most:]
+        return found
 
 
 class Pool:
@@ -27,29 +63,30 @@ class Pool:
     def __init__(self, limit: int) -> None:
         self.limit, self.size = limit, 0  # bytes
         self._lock = threading.RLock()  # a collection of garbage while it is held may call `_drop`
-        self._kept: OrderedDict[int, tuple[weakref.ref[Any], NDArray[np.float32]]] = OrderedDict()
+        self._kept: OrderedDict[int, tuple[weakref.ref[Any], Rows]] = OrderedDict()
 
-    def rows(self, owner: object, references: NDArray[np.floating], most: int) -> NDArray[np.float32]:
-        """The first `most` of the owner's references (r, d), at length 1: (most, d). They are kept while the owner lives."""
+    def rows(self, owner: object, references: NDArray[np.floating]) -> Rows:
+        """The owner's references (r, d), at length 1. They are kept while the owner lives."""
         key = id(owner)
         with self._lock:
-            if (kept := self._kept.get(key)) is not None and len(kept[1]) >= most:
+            if (kept := self._kept.get(key)) is not None:
                 self._kept.move_to_end(key)
-                return kept[1][:most]
-        rows = _rows(references[:most])
+                return kept[1]
+        found = Rows(_rows(references[:]))
+        size = found.rows.nbytes
         with self._lock:
-            if self.size + rows.nbytes <= self.limit or not self._kept or random.random() < 1 / 8:
+            if self.size + size <= self.limit or not self._kept or random.random() < 1 / 8:
                 self._drop(key)
-                self._kept[key] = weakref.ref(owner, lambda _: self._drop(key)), rows
-                self.size += rows.nbytes
+                self._kept[key] = weakref.ref(owner, lambda _: self._drop(key)), found
+                self.size += size
                 while self.size > self.limit and len(self._kept) > 1:
                     self._drop(next(iter(self._kept)))
-        return rows
+        return found
 
     def _drop(self, key: int) -> None:
         with self._lock:
             if (gone := self._kept.pop(key, None)) is not None:
-                self.size -= gone[1].nbytes
+                self.size -= gone[1].rows.nbytes
 
 
 POOL = Pool(32 << 20)  # of all models together

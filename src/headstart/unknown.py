@@ -31,7 +31,7 @@ REFERENCES = 4000  # kept: 3 MB and 50 to 100 microseconds an input at d = 384
 QUERIES = 2000  # rows the threshold and the estimate are made from
 NEAREST = 2
 ROUNDS = 10
-FIRST = 256  # references that are looked at first: most good input is near enough to two of them
+MANY, FEW = 512, 64  # references, and inputs, of which it is quicker to look at the neighbourhood first
 
 
 @dataclass(frozen=True)
@@ -48,29 +48,27 @@ class Unknown:
         """Novelty (n,) float32 of features (n, d) answered with probabilities (n, c); P is not looked at where the
         score was made without confidence (numbers, several labels).
         """
-        return self._novelty(self._nearest(unit(X), 0, len(self.references)), self._doubts(P))
+        return self._novelty(self._nearest(unit(X)), self._doubts(P))
 
     def refused(
         self, X: NDArray[np.floating], P: NDArray[np.floating] | None = None, *, done: bool = False
     ) -> NDArray[np.bool_]:
         """(n,) True where the answer should be "unknown": where `scores` are above the threshold.
 
-        done: the rows of X have length 1 already. Of many references the first are looked at first: a row that is near
-        enough to those is compared with no others, as more can only bring it nearer.
+        done: the rows of X have length 1 already. A row of few is compared with the references in its neighbourhood first:
+        if it is near enough to those it needs no others, as more can only bring it nearer.
         """
         U, doubts, r = np.asarray(X, np.float32) if done else unit(X), self._doubts(P), len(self.references)
-        if r < 2 * FIRST or not self.spread[0] > 0:
-            return self._novelty(self._nearest(U, 0, r), doubts) > self.threshold
+        if r < MANY or len(U) > FEW or not self.spread[0] > 0:
+            return self._novelty(self._nearest(U), doubts) > self.threshold
         # more than rounding changes: float32 products over d terms in another order, and the sum
         slack = 2 * U.shape[1] * np.finfo(np.float32).eps / float(self.spread[0]) + 1e-6 * (1 + abs(self.threshold))
-        nearest = self._nearest(U, 0, FIRST)
-        novelty = self._novelty(nearest, doubts)
+        novelty = self._novelty(POOL.rows(self, self.references).near(U, NEAREST), doubts)
         left = np.flatnonzero(~(novelty <= self.threshold - slack))
         if len(left):
-            both = np.concatenate([nearest[left], self._nearest(U[left], FIRST, r)], axis=1)
-            novelty[left] = self._novelty(_nearest(both), np.broadcast_to(doubts, len(U))[left])
+            novelty[left] = self._novelty(self._nearest(U[left]), np.broadcast_to(doubts, len(U))[left])
             if (np.abs(novelty[left] - self.threshold) <= slack).any():
-                return self._novelty(self._nearest(U, 0, r), doubts) > self.threshold
+                return self._novelty(self._nearest(U), doubts) > self.threshold
         return novelty > self.threshold
 
     def _doubts(self, P: NDArray[np.floating] | None) -> Floats:
@@ -81,11 +79,11 @@ class Unknown:
             raise ValueError("This novelty score needs the probabilities too.")
         return np.asarray((_doubt(P) - self.centre[1]) / self.spread[1])
 
-    def _nearest(self, U: NDArray[np.float32], low: int, high: int) -> NDArray[np.floating]:
-        """Similarities (n, NEAREST) of unit vectors (n, d) to the nearest of the references low to high."""
+    def _nearest(self, U: NDArray[np.float32]) -> NDArray[np.floating]:
+        """Similarities (n, NEAREST) of unit vectors (n, d) to the nearest references."""
         if not self.spread[0] > 0:
             return np.zeros((len(U), NEAREST))
-        rows = POOL.rows(self, self.references, high)[low:]
+        rows = POOL.rows(self, self.references).rows
         parts = [_nearest(U[start : start + 1024] @ rows.T) for start in range(0, max(len(U), 1), 1024)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
@@ -122,8 +120,8 @@ def refusals(several: Sequence[Unknown], U: NDArray[np.float32], P: NDArray[np.f
     """`refused` of h models at once: unit vectors (n, d) that each answered with its part of P (n, c, h) -> (n, h)."""
     nearest = np.zeros((len(U), len(several), NEAREST), np.float32)
     for j, one in enumerate(several):
-        if len(one.references) < 2 * FIRST:
-            nearest[:, j] = one._nearest(U, 0, len(one.references))
+        if len(one.references) < MANY:
+            nearest[:, j] = one._nearest(U)
     centre, spread = (np.array([getattr(one, part) for one in several]) for part in ("centre", "spread"))  # (h, 2)
     spread[spread <= 0] = np.inf
     novelty = (_distance(nearest.reshape(-1, NEAREST)).reshape(nearest.shape[:2]) - centre[:, 0]) / spread[:, 0]
@@ -131,7 +129,7 @@ def refusals(several: Sequence[Unknown], U: NDArray[np.float32], P: NDArray[np.f
         novelty += (_doubt(P) - centre[:, 1]) / spread[:, 1]
     unknown = np.asarray(np.float32(novelty) > np.array([one.threshold for one in several], np.float32))
     for j, one in enumerate(several):
-        if len(one.references) >= 2 * FIRST:
+        if len(one.references) >= MANY:
             unknown[:, j] = one.refused(U, P[:, :, j], done=True)
     return unknown
 

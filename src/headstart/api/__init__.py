@@ -1,6 +1,6 @@
 """The verbs: fit, advise, tune, distil, load, predict, evaluate, select, shrink, export, models, facts, verify, report,
 remove, cache; those for base models: bases, add_base, remove_base; and those of serving: remote, deploy, rollback,
-undeploy, deployments, keys_create, keys_list, keys_revoke.
+undeploy, deployments, history, behind, keys_create, keys_list, keys_revoke.
 
 Everything the command line does is here, for Python; the command line only parses and prints.
 """
@@ -21,8 +21,10 @@ from headstart.api.managing import (
     verify,
 )  # fmt: skip
 from headstart.api.serving import (
+    behind,
     deploy,
     deployments,
+    history,
     keys_create,
     keys_list,
     keys_revoke,
@@ -34,8 +36,8 @@ from headstart.api.serving import (
 from headstart.stream import is_one, predict_file, predict_one
 
 __all__ = [
-    "add_base", "advise", "bases", "cache", "choice_page", "deploy", "deployments", "distil", "evaluate",
-    "export", "facts", "fit", "is_one", "keys_create", "keys_list", "keys_revoke", "load", "models", "predict",
+    "add_base", "advise", "bases", "behind", "cache", "choice_page", "deploy", "deployments", "distil", "evaluate",
+    "export", "facts", "fit", "history", "is_one", "keys_create", "keys_list", "keys_revoke", "load", "models", "predict",
     "predict_file", "predict_one", "refusals", "remote", "remove", "remove_base", "report", "rollback",
     "select", "shrink", "summary", "tune", "undeploy", "verify",
 ]  # fmt: skip

@@ -17,8 +17,8 @@ from urllib.parse import quote
 from headstart import apikeys, saved
 from headstart import deployments as commits
 from headstart.deployments import Deployment, Pointer
-from headstart.errors import InputError, NotFound, near
-from headstart.model import load, replay
+from headstart.errors import Conflict, InputError, ModelError, NotFound, near
+from headstart.model import Model, load, replay
 from headstart.project import Project, checked_name
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def deploy(
 
     shadow: it answers beside the live version, unheard; canary: it answers this share (0 to 1) of the requests. The version
     is loaded and its probes are answered before anything is changed. Returns {name, live, challenger, mode, share, seq,
-    servers}. Raises NotFound with the versions there, ModelError, InputError, Conflict; with a server Unreachable, Denied.
+    servers, note}; note: a challenger has other labels, say, or None. Raises NotFound with the versions there, ModelError, InputError, Conflict; with a server Unreachable, Denied.
     """
     model, at, said = model.partition("@")
     if at and version is not None:
@@ -74,13 +74,25 @@ def deploy(
     root = Path(project)
     folder = _folder(Project(root), model, version)
     whole = load(folder)
-    replay(whole)
     mode = "shadow" if shadow else "canary" if canary is not None else None
     pointer = Pointer(model, folder.name, str(whole.card["digest"]))
-    made = commits.deploy(
-        root, name, pointer, mode=mode, share=canary or 0.0, expected=expected, live=_answering(Project(root), name, pointer)
-    )  # fmt: skip
-    return _told(root, made)
+    note, live = None, None
+    known = commits.table(root).get(name)
+    if known is None:
+        live = _answering(Project(root), name)
+    if mode is not None:
+        if live == pointer:
+            others = [number for number in Project(root).versions(model) if f"v{number}" != pointer.version]
+            pin = f"pin what answers first, headstart deploy {model}@v{others[-1]}" if others else "it is the only one."
+            raise Conflict(f"{model}@{pointer.version} is the current version, and nothing else is live: {pin}")
+        beside = known.live if known else live
+        if beside is not None:
+            from headstart.serving.shelf import suited
+
+            note = suited(name, _load(root, beside), whole)
+    replay(whole)
+    made = commits.deploy(root, name, pointer, mode=mode, share=canary or 0.0, expected=expected, live=live)
+    return {**_told(root, made), "note": note}
 
 
 def rollback(
@@ -93,12 +105,19 @@ def rollback(
 ) -> dict[str, Any]:
     """Take a challenger away; without one let the version that was live before answer again. Returns as `deploy`.
 
-    Raises NotFound, InputError where there is nothing to go back to, Conflict.
+    That is loaded and its probes are answered first. Raises NotFound, ModelError, Conflict, also where there is nothing to
+    go back to; then nothing has changed.
     """
     if server is not None:
         body = {} if expected is None else {"expected": expected}
         return _changed(_server(server, key), "POST", f"/{quote(name, safe='')}/rollback", body)
-    return _told(Path(project), commits.rollback(Path(project), name, expected=expected))
+    root = Path(project)
+    target = commits.behind(root, name, expected=expected)
+    if target is not None:
+        expected = target.seq
+        if target.live is not None and target.live != commits.table(root)[name].live:
+            replay(_load(root, target.live))
+    return _told(root, commits.rollback(root, name, expected=expected))
 
 
 def undeploy(
@@ -114,7 +133,7 @@ def undeploy(
         query = "" if expected is None else f"?expected={expected}"
         return _changed(_server(server, key), "DELETE", f"/{quote(name, safe='')}{query}", None)
     root = Path(project)
-    live = _answering(Project(root), checked_name(name))
+    live = None if name in commits.table(root) else _answering(Project(root), checked_name(name))
     return _told(root, commits.undeploy(root, name, expected=expected, live=live))
 
 
@@ -140,6 +159,37 @@ def deployments(
             assert live is not None
             found[name] = _row(Deployment(name, live, None, None, 0.0, 0, ""))
     return [found[name] for name in sorted(found)]
+
+
+def history(
+    name: str, *, server: str | None = None, key: str | None = None, project: str | Path = "."
+) -> list[dict[str, Any]]:
+    """What was changed under a name, the oldest first: {seq, at, action, live, challenger, mode, share}; of a server the
+    last 50. Raises NotFound for a name that was never deployed.
+    """
+    if server is not None:
+        said = _server(server, key).ask("GET", f"/v1/deployments/{quote(name, safe='')}")
+        rows = said.get("history") if isinstance(said, dict) else None
+        if not isinstance(rows, list) or not all(isinstance(row, dict) and "seq" in row for row in rows):
+            raise InputError(f"{server} gives no history of {name!r}. Is it a Headstart server of this version?")
+        if not rows:
+            raise _never(name)
+        return rows
+    root = Path(project)
+    found = commits.history(root, name)
+    if not found:
+        known = {*commits.table(root), *Project(root).names()}
+        if name in known:
+            raise _never(name)
+        raise NotFound(f"nothing was ever deployed as {name!r}.{near(name, known)}")
+    return found
+
+
+def behind(model: Model, *, project: str | Path = ".") -> list[str]:
+    """Sentences about the names that another version of a saved model answers under."""
+    if model.folder is None:
+        return []
+    return commits.lagging(Path(project), {model.name: model.folder.name})
 
 
 def keys_create(
@@ -171,7 +221,15 @@ def keys_revoke(id_or_name: str, *, project: str | Path = ".") -> dict[str, Any]
 
 def refusals(servers: Sequence[dict[str, Any]]) -> list[str]:
     """What the servers said that could not follow a change, in words."""
-    return [f"server {one['pid']}: {one['detail']}" for one in servers if not one["ok"]]
+    return [
+        f"a server: {one['detail']}" if one["pid"] is None else f"server process {one['pid']}: {one['detail']}"
+        for one in servers
+        if not one["ok"]
+    ]
+
+
+def _never(name: str) -> NotFound:
+    return NotFound(f"{name!r} was never deployed, so it has no history: its current version answers.")
 
 
 def _version(given: str | None) -> str | None:
@@ -197,24 +255,29 @@ def _folder(project: Project, model: str, version: str | None) -> Path:
     return current.parent / version
 
 
-def _answering(project: Project, name: str, but: Pointer | None = None) -> Pointer | None:
-    """What answers under a name that was never deployed: the current version of the model of that name.
-
-    Where that is `but`, which is about to be deployed, the version before it: servers still answer with that.
-    """
+def _answering(project: Project, name: str) -> Pointer | None:
+    """What would answer under a name that was never deployed: the current version of the model of that name."""
     if name not in project.names():
         return None
     folder = project.current(name)
-    if but is not None and (but.model, but.version) == (name, folder.name):
-        before = [number for number in project.versions(name) if number < int(but.version[1:])]
-        if not before:
-            return None
-        folder = folder.parent / f"v{before[-1]}"
     return Pointer(name, folder.name, str(saved.read_card(folder)["digest"]))
 
 
 def _told(root: Path, made: Deployment) -> dict[str, Any]:
-    return {**_row(made), "servers": _tell(root)}
+    from headstart import notice
+
+    return {**_row(made), "servers": notice.about(made.name, _tell(root))}
+
+
+def _load(root: Path, pointer: Pointer) -> Model:
+    """The version that a pointer names. Raises NotFound, and ModelError where it is not the one that was deployed."""
+    found = load(_folder(Project(root), pointer.model, pointer.version))
+    if found.card["digest"] != pointer.digest:
+        raise ModelError(
+            f"{found.folder} is not what was deployed: its digest is {found.card['digest'][:16]}..., not "
+            f"{pointer.digest[:16]}..."
+        )
+    return found
 
 
 def _tell(root: Path) -> list[dict[str, Any]]:
@@ -245,12 +308,13 @@ def _server(url: str, key: str | None) -> Server:
 
 
 def _changed(server: Server, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
-    """Ask a server for a change; its other processes that could not follow are in `servers`, as those of a project."""
+    """Ask a server for a change; what its processes said is in `servers`, as for a project here."""
     said = server.ask(method, f"/v1/deployments{path}", body, timeout=LOADING)
     if not isinstance(said, dict):
         raise InputError(f"{server.url} does not say what became of it. Is it a Headstart server?")
-    wrong = [*(said.pop("others", None) or []), *([said["fault"]] if said.get("fault") else [])]
-    said["servers"] = [{"pid": None, "ok": False, "detail": words} for words in wrong] or [
-        {"pid": None, "ok": True, "detail": server.url}
-    ]
+    rows = said.get("servers")
+    if not isinstance(rows, list) or not all(
+        isinstance(row, dict) and {"pid", "ok", "detail"} <= {*row} for row in rows
+    ):
+        raise InputError(f"{server.url} does not say which of its processes followed. Is it a Headstart server?")
     return said

@@ -7,6 +7,8 @@ its own says `on_this_thread`, and all of it happens there.
 
 from __future__ import annotations
 
+import functools
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -45,10 +47,44 @@ def on_this_thread() -> Iterator[None]:
 
 
 def cores() -> int:
-    """How many cores this thread may use: those of the process, or one within `on_this_thread`."""
+    """How many cores this thread may use: those of the process, within its quota, or one within `on_this_thread`."""
     if getattr(_HERE, "alone", False):
         return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(there, quota() or there)
+
+
+@functools.cache
+def quota(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int | None:
+    """How many cores the control groups of this process leave it, rounded up; None where they set no bound.
+
+    Read once: `cpu.max` of version 2, `cpu.cfs_quota_us` of version 1; the least of its groups' and those above them.
+    """
+    found: list[float] = []
+    for line in _read(own).splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        base = groups / controllers if (groups / controllers).is_dir() else groups / "cpu" if controllers else groups
+        group = base / path.strip("/")
+        for folder in (group, *group.parents):  # in a container its own path may not be there, but the top is
+            if controllers:
+                words = [_read(folder / "cpu.cfs_quota_us").strip(), _read(folder / "cpu.cfs_period_us").strip()]
+            else:
+                words = _read(folder / "cpu.max").split()
+            if len(words) == 2 and all(word.isdecimal() and int(word) for word in words):
+                found.append(int(words[0]) / int(words[1]))
+            if folder == base:
+                break
+    return max(1, math.ceil(min(found))) if found else None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", "replace")
+    except OSError:  # there is no such group, or it is not shown to us
+        return ""
 
 
 def providers() -> list[str]:

@@ -87,6 +87,8 @@ def fit(
     )
     say(f"Report: {plain(model.folder)}/report.html")
     say(f"Next:   headstart predict {model.name} {_example(model.modality)} --why" + _flag(project))
+    for words in api.behind(model, project=project):
+        say(f"Served: {plain(words)}")
 
 
 def _example(modality: str) -> str:

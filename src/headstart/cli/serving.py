@@ -42,7 +42,10 @@ def serve(
     ] = None,
     workers: Annotated[int, typer.Option(help="Processes, each with every model in memory.")] = 1,
     max_wait: Annotated[
-        float, typer.Option("--max-wait", help="Milliseconds an input may wait for a fuller batch.")
+        float,
+        typer.Option(
+            "--max-wait", help="Milliseconds an input may be passed over for fuller batches of another length."
+        ),
     ] = 5.0,
     deadline: Annotated[float, typer.Option(help="Seconds to answer in; X-Timeout-Ms says another.")] = 10.0,
     max_body: Annotated[float, typer.Option("--max-body", help="MB of one request.")] = 32.0,
@@ -166,11 +169,23 @@ def undeploy(
     _changed(api.undeploy(name, expected=expected, server=server, key=key, project=project), as_json=as_json)
 
 
-@app.command(epilog="Examples:\n\n`headstart deployments`\n\n`headstart deployments --server http://127.0.0.1:8400`")
-def deployments(server: Server = None, key: Key = None, project: Folder = Path(), as_json: Json = False) -> None:
+@app.command(
+    epilog="Examples:\n\n`headstart deployments`\n\n`headstart deployments tickets`  (its history)\n\n"
+    "`headstart deployments --server http://127.0.0.1:8400`"
+)
+def deployments(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Show what was changed under this name.")] = None,
+    server: Server = None,
+    key: Key = None,
+    project: Folder = Path(),
+    as_json: Json = False,
+) -> None:
     """Show which version answers under which name, and how a challenger agrees with it (with --server)."""
     from headstart import api
 
+    if name is not None:
+        _history(api.history(name, server=server, key=key, project=project), as_json=as_json)
+        return
     rows = api.deployments(server=server, key=key, project=project)
     if as_json:
         print_json(rows)
@@ -260,6 +275,22 @@ def keys_revoke(
     _refused(gone["servers"])
 
 
+def _history(rows: list[dict[str, Any]], *, as_json: bool) -> None:
+    """Show the changes of a name, the newest last."""
+    if as_json:
+        print_json(rows)
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("number", "at", "change", "live", "challenger", "share"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        cells = (str(row["seq"]), row["at"], row["action"], _point(row["live"]), _challenger(row), _shared(row))
+        table.add_row(*map(plain, cells))
+    console().print(table)
+
+
 def _changed(made: dict[str, Any], *, as_json: bool) -> None:
     """Say what became of a change; exit code 1 where a server could not follow."""
     servers = made["servers"]
@@ -268,7 +299,12 @@ def _changed(made: dict[str, Any], *, as_json: bool) -> None:
     else:
         beside = f"; {_challenger(made)}, {_shared(made)}" if made["challenger"] else ""
         say(f"[bold]{plain(made['name'])}[/] is answered by {plain(_live(made))}{plain(beside)}")
-        told = sum(one["ok"] for one in servers)
+        if made.get("note"):
+            say(f"  [dim]{plain(made['note'])}[/]")
+        told = sum(one["ok"] and one.get("serves", True) for one in servers)
+        for one in servers:
+            if one["ok"] and not one.get("serves", True):
+                say(f"  [dim]server process {one['pid']}: {plain(one['detail'])}[/]")
         if not servers:
             say("  [dim]No server of this project runs here: it holds from the next start on.[/]")
         elif told:
@@ -309,7 +345,9 @@ def _agreement(row: dict[str, Any]) -> str:
     counts = row.get("counts")
     if not row["challenger"] or not counts or not counts["compared"]:
         return ""
-    return f"{100 * counts['agreed'] / counts['compared']:.1f} % of {counts['compared']:,}"
+    processes = row.get("processes") or 1
+    where = f", of one of {processes} processes" if processes > 1 else ""
+    return f"{100 * counts['agreed'] / counts['compared']:.1f} % of {counts['compared']:,}{where}"
 
 
 def _may(key: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """Deployments over HTTP: what answers under which name, and its changes while the server runs.
 
 A change is loaded, tried and committed by this process, one change at a time; then the other processes of the server
-are told to follow, and the answer names those that could not.
+are told to follow, and the answer says what became of each.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from headstart.server import describing, reading
 from headstart.server.schemas import Change, Deploy, Deployment, Deployments
 from headstart.server.service import Service
 from headstart.serving.served import Served
+from headstart.serving.shelf import suited
 
 WAITING = 16  # changes that wait for their turn
+HISTORY = 50  # changes of a name that are shown
 
 
 def routes(service: Service) -> APIRouter:
@@ -53,7 +55,8 @@ def routes(service: Service) -> APIRouter:
             raise NotFound(f"nothing is deployed as {name[:80]!r}.{near(name[:80], found)}")
         if found[name]["live"] is None and found[name]["fault"] is None:
             raise NotFound(f"{name!r} was undeployed by change {found[name]['seq']}. Deploy it anew, or roll it back.")
-        return _json(found[name])
+        last = await asyncio.to_thread(deployments.history, root, name, HISTORY)
+        return _json({**found[name], "history": last})
 
     @router.post(
         "",
@@ -117,9 +120,9 @@ def routes(service: Service) -> APIRouter:
 
         def make() -> dict[str, Any]:
             change()
-            told = notice.tell(root, but=os.getpid())
-            behind = [f"process {said['pid']}: {said['detail']}" for said in told if not said["ok"]]
-            return {**states(service)[name], "others": behind}
+            ours = {"pid": os.getpid(), "ok": True, "detail": "", "serves": True}
+            told = notice.about(name, notice.tell(root, but=os.getpid()))
+            return {**states(service)[name], "servers": [ours, *told]}
 
         if waiting[0] >= WAITING:
             raise Overloaded(f"{WAITING} changes of deployments wait already.", 5.0)
@@ -137,6 +140,7 @@ def states(service: Service) -> dict[str, dict[str, Any]]:
     """Every name that is served, was, or cannot be, as `Deployment` has it. Raises StorageError, ModelError."""
     table, faults = service.engine.table, service.engine.faults
     commits, only = deployments.table(service.settings.project), service.settings.models
+    processes = 1 + notice.running(service.settings.project, but=os.getpid())
     found: dict[str, dict[str, Any]] = {}
     for name in sorted({*table, *faults, *commits}):
         if only is not None and name not in only:
@@ -157,7 +161,8 @@ def states(service: Service) -> dict[str, dict[str, Any]]:
             }  # fmt: skip
         else:
             state = {"live": None, "challenger": None, "mode": None, "share": 0.0, "seq": 0, "counts": None}
-        found[name] = {"name": name, **state, "fault": faults.get(name)}
+        note = suited(name, one.live, one.challenger) if one is not None and one.challenger is not None else None
+        found[name] = {"name": name, **state, "note": note, "processes": processes, "fault": faults.get(name)}
     return found
 
 

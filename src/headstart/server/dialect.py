@@ -15,7 +15,8 @@ from headstart.errors import InputError, NotFound
 JSON = "application/json"
 SMALL = 16_384  # bytes that are read or written sooner than a thread is asked to
 T = TypeVar("T")
-REFUSALS = (400, 401, 403, 404, 413, 415, 421, 429, 503, 504)
+REFUSALS = (400, 401, 403, 404, 421, 429, 503)
+OF_BODIES = (413, 415, 504)  # what only a request with a body is refused with
 
 
 class Route(APIRoute):
@@ -41,10 +42,10 @@ async def aside(size: int, work: Callable[..., T], *given: Any) -> T:
     return work(*given) if size <= SMALL else await asyncio.to_thread(work, *given)
 
 
-def responses(schema: dict[str, Any], error: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
+def responses(schema: dict[str, Any], error: dict[str, Any], *, body: bool = False) -> dict[int | str, dict[str, Any]]:
     """What the OpenAPI page says of the answers of a route."""
     found: dict[int | str, dict[str, Any]] = {200: {"description": "OK", "content": {JSON: {"schema": schema}}}}
-    for status in REFUSALS:
+    for status in sorted({*REFUSALS, *(OF_BODIES if body else ())}):
         found[status] = {"description": "Refused.", "content": {JSON: {"schema": error}}}
     return found
 

@@ -1,8 +1,8 @@
 """The gate before the application: who may come in, with what, and how it is noted. One pure ASGI middleware.
 
 A request is judged by its headers before its body is read, in this order: is the server stopping (503)? Is it called by
-a name of its own, from a page of its own (421, 403: against DNS rebinding and forged requests, see `_stranger`)? Has it
-a key, with the scope, within the key's rate (401, 403, 429)? Is its body of a kind and size we take (400, 415, 413)?
+a name of its own (but for health: probes come by address), from a page of its own (421, 403: against DNS rebinding and
+forged requests, see `_stranger`)? Has it a key, with the scope, within the key's rate (401, 403, 429)? Is its body of a kind and size we take (400, 415, 413)?
 Is there room for its work (429)? Most requests end here when a server has too much to do, so that this costs
 microseconds. What a client sends after that is counted as it comes.
 
@@ -69,7 +69,11 @@ def _overloaded(of: str, seconds: int, id_: str) -> problems.Answer:
     """What most requests get when there is too much to do: written once, but for the id of the request."""
     status, headers, body = _crowded(of, seconds)
     body = body.replace(_NOBODY.encode(), id_.encode())
-    return status, [(b"content-length", b"%d" % len(body)), *(one for one in headers if one[0] != b"content-length")], body
+    return (
+        status,
+        [(b"content-length", b"%d" % len(body)), *(one for one in headers if one[0] != b"content-length")],
+        body,
+    )
 
 
 class Refused(Exception):

@@ -69,42 +69,65 @@ def routes(service: Service) -> APIRouter:
     """The routes under /v2."""
     router = APIRouter(prefix="/v2", route_class=Route, tags=["Open Inference Protocol v2"])
 
-    @router.get("", responses=responses(SERVER, ERROR))
+    @router.get("", operation_id="v2_server", summary="What this server is", responses=responses(SERVER, ERROR))
     async def server() -> Response:
-        """What this server is."""
         return _json(openinference.SERVER)
 
-    @router.get("/health/live", responses=responses(record(["live"], live=FLAG), ERROR))
+    @router.get(
+        "/health/live",
+        operation_id="v2_live",
+        summary="The process answers",
+        responses=responses(record(["live"], live=FLAG), ERROR),
+    )
     async def live() -> Response:
-        """The process answers."""
         return _json({"live": True})
 
-    @router.get("/health/ready", responses=responses(record(["ready"], ready=FLAG), ERROR))
+    @router.get(
+        "/health/ready",
+        operation_id="v2_ready",
+        summary="Its models answer: tried with a real prediction",
+        responses=responses(record(["ready"], ready=FLAG), ERROR),
+    )
     async def ready() -> Response:
-        """Its models answer: tried with a real prediction."""
         if fault := await service.readiness.fault():
             raise HTTPException(503, f"the server is not ready: {fault}")
         return _json({"ready": True})
 
-    @router.get("/models/{name}", responses=responses(MODEL, ERROR))
+    @router.get(
+        "/models/{name}",
+        operation_id="v2_model",
+        summary="What a model reads and says",
+        responses=responses(MODEL, ERROR),
+    )
     async def model(name: str) -> Response:
-        """What a model reads and says."""
         return _json(openinference.metadata(service, name, None))
 
-    @router.get("/models/{name}/versions/{version}", responses=responses(MODEL, ERROR))
+    @router.get(
+        "/models/{name}/versions/{version}",
+        operation_id="v2_model_version",
+        summary="What a version of a model reads and says",
+        responses=responses(MODEL, ERROR),
+    )
     async def model_version(name: str, version: str) -> Response:
-        """What a version of a model reads and says."""
         return _json(openinference.metadata(service, name, version))
 
-    @router.get("/models/{name}/ready", responses=responses(READY, ERROR))
+    @router.get(
+        "/models/{name}/ready",
+        operation_id="v2_model_ready",
+        summary="Whether a model is loaded",
+        responses=responses(READY, ERROR),
+    )
     async def model_ready(name: str) -> Response:
-        """Whether a model is loaded."""
         openinference.find(service, name, None)
         return _json({"name": name, "ready": True})
 
-    @router.get("/models/{name}/versions/{version}/ready", responses=responses(READY, ERROR))
+    @router.get(
+        "/models/{name}/versions/{version}/ready",
+        operation_id="v2_model_version_ready",
+        summary="Whether a version of a model is loaded",
+        responses=responses(READY, ERROR),
+    )
     async def model_version_ready(name: str, version: str) -> Response:
-        """Whether a version of a model is loaded."""
         openinference.find(service, name, version)
         return _json({"name": name, "ready": True})
 
@@ -122,16 +145,24 @@ def routes(service: Service) -> APIRouter:
             return Response(answer, media_type=JSON)
         return Response(answer, headers={tensorcodec.HEADER: str(length)}, media_type="application/octet-stream")
 
-    @router.post("/models/{name}/infer", responses=responses(RESPONSE, ERROR), openapi_extra=asked(REQUEST))
+    @router.post(
+        "/models/{name}/infer",
+        operation_id="v2_infer",
+        summary="Ask a model",
+        responses=responses(RESPONSE, ERROR, body=True),
+        openapi_extra=asked(REQUEST),
+    )
     async def infer(request: Request, name: str) -> Response:
-        """Ask a model."""
         return await inferred(request, name, None)
 
     @router.post(
-        "/models/{name}/versions/{version}/infer", responses=responses(RESPONSE, ERROR), openapi_extra=asked(REQUEST)
+        "/models/{name}/versions/{version}/infer",
+        operation_id="v2_infer_version",
+        summary="Ask a version of a model",
+        responses=responses(RESPONSE, ERROR, body=True),
+        openapi_extra=asked(REQUEST),
     )
     async def infer_version(request: Request, name: str, version: str) -> Response:
-        """Ask a version of a model."""
         return await inferred(request, name, version)
 
     return router

@@ -25,6 +25,9 @@ def safe(text: object) -> str:
     return text if text.isprintable() else "".join(ch if ch.isprintable() else "?" for ch in text)
 
 
+GATHER = 0.05  # seconds
+
+
 class Events:
     """Writes lines. `form`: human or json."""
 
@@ -34,7 +37,7 @@ class Events:
         self._room = room
         self._lines: deque[tuple[float, str, dict[str, Any]]] = deque()
         self._new = threading.Event()
-        self._closed = False
+        self._end = threading.Event()
         self._second, self._stamp = -1, ""  # the time as last written
         self.dropped = 0
         self._thread = threading.Thread(target=self._write, name="headstart-log", daemon=True)
@@ -55,13 +58,14 @@ class Events:
 
     def close(self) -> None:
         """Write what waits."""
-        self._closed = True
+        self._end.set()
         self._new.set()
         self._thread.join(2.0)
 
     def _write(self) -> None:
         while True:
             self._new.wait()
+            self._end.wait(GATHER)  # many lines at once: a line alone costs the thread that serves more than its own work
             self._new.clear()
             dropped = 0
             while self._lines or self.dropped > dropped:
@@ -74,7 +78,7 @@ class Events:
                     self._stream.flush()
                 except (OSError, ValueError):  # nobody reads: there is nowhere to say so
                     self._lines.clear()
-            if self._closed:
+            if self._end.is_set() and not self._lines:
                 return
 
     def _line(self, at: float, event: str, fields: dict[str, Any]) -> str:

@@ -14,7 +14,6 @@ is sent.
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -33,6 +32,7 @@ from prometheus_client import (
 )
 
 from headstart.head import REGRESSION
+from headstart.serving.asked import SHADOW
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 MOST = 64  # groups of routes, and reasons
@@ -41,6 +41,27 @@ SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 UNITS = (16, 32, 64, 128, 256, 512, 1024, 4096, 16384)
 TEN = np.float32(10)  # in float32 0.9 * 10 is 9
+SHADOWED = {
+    "compared": "that were compared with those of the live version",
+    "agreed": "that said the same as the live version",
+    "skipped": "that were left out because the server had other work",
+}
+ENGINE = {
+    "waiting": ("waiting", "Inputs that wait for a base model now."),
+    "waiting_seconds": (
+        "waiting_seconds",
+        "Estimated seconds of work that wait; from 5 on requests are refused (429).",
+    ),
+    "hits": ("recent_hits", "Inputs whose features were still in memory: no base model ran."),
+    "misses": ("recent_misses", "Inputs whose features were not in memory: a base model ran."),
+    "recent_bytes": ("recent_bytes", "Bytes of memory that features of recent inputs take."),
+    "models": ("models", "Versions of models in memory."),
+    "bases": ("bases", "Base models in memory."),
+    "log_waiting": ("log_waiting", "Predictions that wait to be written to the prediction log."),
+    "log_shed": ("log_shed", "Predictions that are not in the prediction log because too many waited."),
+    "log_failed": ("log_failed", "1 when the prediction log cannot be written, else 0."),
+}  # what an engine says of itself -> headstart_engine_..., and what it is
+RISING = frozenset(("hits", "misses", "log_shed"))  # they only grow
 TENTHS = tuple(f"{k / 10:.1f}" for k in range(10))
 
 
@@ -53,7 +74,7 @@ class Watched(Protocol):
         ...
 
     def stats(self) -> Mapping[str, Any]:
-        """Numbers by name, also in mappings of mappings."""
+        """Numbers by name; those of `ENGINE` are shown."""
         ...
 
 
@@ -69,27 +90,53 @@ class Metrics:
             multiprocess.MultiProcessCollector(self.registry)  # type: ignore[no-untyped-call]
         else:
             ProcessCollector(registry=self.registry)
-        self._requests = self._counter("requests", "Requests by group of routes and status.", "group", "status")
-        self._total = self._histogram(
-            "request_seconds", "From the request's first byte to the answer.", SECONDS, "group"
+        self._requests = self._counter(
+            "requests", "Requests answered, by group of addresses and HTTP status.", "group", "status"
         )
-        self._stages = self._histogram("stage_seconds", "Time spent in one stage of a request.", SECONDS, "stage")
-        self._rows = self._histogram("run_rows", "Inputs in one run of a base model.", ROWS)
-        self._units = self._histogram("run_units", "Tokens, or what pictures cost, in one run.", UNITS)
-        self._ran = self._histogram("run_seconds", "Time of one run of a base model.", SECONDS)
-        self._refused = self._counter("refused", "Requests refused, by reason.", "reason")
-        self._predictions = self._counter("predictions", "Predictions given.", "model", "version", "arm")
-        self._unknown = self._counter("unknown", "Predictions that are 'unknown'.", "model", "version")
+        self._total = self._histogram(
+            "request_seconds",
+            "Seconds from a request's headers to the end of its answer, by group of addresses.",
+            SECONDS,
+            "group",
+        )
+        self._stages = self._histogram(
+            "stage_seconds",
+            "Seconds of a request in one stage: encode (through the base model, with the wait for its turn), answer (the heads).",
+            SECONDS,
+            "stage",
+        )
+        self._rows = self._histogram("run_rows", "Inputs in one run of a base model: how well batches fill.", ROWS)
+        self._units = self._histogram(
+            "run_units", "Tokens in one run of a base model; a picture counts as many as it costs.", UNITS
+        )
+        self._ran = self._histogram("run_seconds", "Seconds of one run of a base model.", SECONDS)
+        self._refused = self._counter(
+            "refused", "Requests refused, by reason: overloaded, rate, key, too late and others.", "reason"
+        )
+        self._predictions = self._counter(
+            "predictions",
+            "Predictions given, by deployed name, version, and whether the live version or a canary answered.",
+            "model",
+            "version",
+            "arm",
+        )
+        self._unknown = self._counter(
+            "unknown", "Predictions whose input was unlike the training data.", "model", "version"
+        )
         self._confidence = self._counter(
-            "confidence", "Predictions by the tenth their probability lies in: 0.9 is 0.9 to 1.", "model", "version", "tenth"
+            "confidence", "Predictions by the tenth that their probability lies in: 0.9 is 0.9 to 1.", "model", "version", "tenth"
         )  # fmt: skip
-        self._shadow = self._gauge("shadow", "Shadow answers: compared, agreed, skipped.", "model", "count")
-        self._pulled: dict[str, Gauge] = {}
+        self._shadow = {
+            count: self._counter(f"shadow_{count}", f"Answers of a shadow version {words}.", "model", "version")
+            for count, words in SHADOWED.items()
+        }
+        self._pulled: dict[str, Gauge | Counter] = {}
+        self._counted: dict[tuple[str, ...], float] = {}  # what is counted elsewhere, as last read
         self._of_requests: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         self._of_stages: dict[str, Histogram] = {}
         self._of_reasons: dict[str, Counter] = {}
         self._of_said: dict[tuple[str, str, str], tuple[Counter, Counter, list[Counter]]] = {}
-        self._of_shadow: set[str] = set()
+        self._of_shadow: set[tuple[str, str]] = set()
         self._groups: set[str] = set()
         self.also: Callable[[Any], None] | None = None  # told of every reply too: tracing.py
         self._engine: Watched | None = None
@@ -130,7 +177,7 @@ class Metrics:
         took.observe(seconds)
 
     def stage(self, name: str, seconds: float) -> None:
-        """One stage of a request took so long: "parse", "queue", "encode", "answer"."""
+        """One stage of a request took so long: "encode", "answer"."""
         try:
             took = self._of_stages[name]
         except KeyError:
@@ -203,20 +250,37 @@ class Metrics:
         if self._engine is None:
             return
         with self._once:
-            for name, value in _flat(self._engine.stats()):
+            stats = self._engine.stats()
+            for name, (called, words) in ENGINE.items():
+                if name not in stats:
+                    continue
                 if name not in self._pulled:
-                    self._pulled[name] = self._gauge(
-                        f"engine_{name}", f"{name.replace('_', ' ').capitalize()}, of the engine."
-                    )
-                self._pulled[name].set(value)
+                    make = self._counter if name in RISING else self._gauge
+                    self._pulled[name] = make(f"engine_{called}", words)
+                metric, value = self._pulled[name], stats[name]
+                number = (
+                    float(value) if isinstance(value, int | float) else float(value is not None)
+                )  # or words: a fault
+                if isinstance(metric, Counter):
+                    self._raise(metric, number, name)
+                else:
+                    metric.set(number)
             table = dict(self._engine.table)
             for name, deployed in table.items():
-                if deployed.challenger is not None:
-                    self._of_shadow.add(name)
-                    for count in ("compared", "agreed", "skipped"):
-                        self._shadow.labels(name, count).set(_count(deployed.counts, count))
+                if deployed.mode == SHADOW and deployed.challenger is not None:
+                    version = deployed.challenger.version
+                    self._of_shadow.add((name, version))
+                    for count, metric in self._shadow.items():
+                        value = float(getattr(deployed.counts, count))
+                        self._raise(metric.labels(name, version), value, name, version, count)
             if not self.shared:
                 self._forget(table)
+
+    def _raise(self, counter: Counter, value: float, *key: str) -> None:
+        """Count what a number that is kept elsewhere rose by; one that fell began anew."""
+        before = self._counted.get(key, 0.0)
+        counter.inc(value - before if value >= before else value)
+        self._counted[key] = value
 
     def _forget(self, table: Mapping[str, Any]) -> None:
         """Let go what counts versions that are no longer deployed."""
@@ -233,10 +297,14 @@ class Metrics:
                 self._unknown.remove(name, version)
                 for tenth in TENTHS:
                     self._confidence.remove(name, version, tenth)
-        for name in [name for name in self._of_shadow if name not in table or table[name].challenger is None]:
-            self._of_shadow.discard(name)
-            for count in ("compared", "agreed", "skipped"):
-                self._shadow.remove(name, count)
+        shadows = {
+            (name, one.challenger.version) for name, one in table.items() if one.mode == SHADOW and one.challenger
+        }
+        for name, version in self._of_shadow - shadows:
+            self._of_shadow.discard((name, version))
+            for count, metric in self._shadow.items():
+                metric.remove(name, version)
+                self._counted.pop((name, version, count), None)
 
 
 def ended(pid: int) -> None:
@@ -247,19 +315,3 @@ def ended(pid: int) -> None:
 
 def _bounded(name: str, known: Any) -> str:
     return name if name in known or len(known) < MOST else OTHER
-
-
-def _count(counts: Any, name: str) -> float:
-    return float(counts[name] if isinstance(counts, Mapping) else getattr(counts, name))
-
-
-def _flat(stats: Mapping[str, Any], before: str = "") -> list[tuple[str, float]]:
-    """Numbers of nested mappings, their names joined by _ and made fit for Prometheus."""
-    found = []
-    for key, value in stats.items():
-        name = re.sub(r"\W", "_", f"{before}{key}", flags=re.ASCII)
-        if isinstance(value, Mapping):
-            found += _flat(value, f"{name}_")
-        elif isinstance(value, int | float):
-            found.append((name, float(value)))
-    return found

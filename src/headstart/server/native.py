@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 
-from headstart.errors import InputError, near
+from headstart.errors import ContentError, DataError, InputError, near
 from headstart.server import context, describing, reading, rendering, streaming
 from headstart.server.schemas import ManyPredictions, Predict, Predictions, PredictMany
 from headstart.server.service import Service
@@ -19,6 +19,7 @@ from headstart.serving.asked import Question, Reply
 
 LARGEST = 500_000  # predictions of one call
 PATIENCE = 0.05  # seconds; who waits longer is watched, whether they are still there
+NAMED = 20  # files of a form that are named when they cannot be read
 KEY = 256  # characters of a request key
 Found = TypeVar("Found")
 
@@ -57,33 +58,34 @@ def endpoints(service: Service) -> tuple[Endpoint, Endpoint]:
         if kind == reading.LINES:
             wish = reading.checked(Predict, {**_query(request), "inputs": ""})
             return streaming.stream(service, request, name, wish, _key(request, wish))
-        wish, contents = await _asked(request, Predict, kind)
-        return await _answer(request, wish, contents, (name,))
+        wish, contents, files = await _asked(request, Predict, kind)
+        return await _answer(request, wish, contents, (name,), files)
 
     async def predict_many(request: Request) -> Response:
         kind = reading.media_type(request, (reading.JSON, reading.FORM))
-        wish, contents = await _asked(request, PredictMany, kind)
+        wish, contents, files = await _asked(request, PredictMany, kind)
         names = tuple(dict.fromkeys(wish.models or ()))
         if len(names) > settings.max_names:
             raise HTTPException(413, f"there are {len(names):,} models, and at most {settings.max_names:,} are asked.")
-        return await _answer(request, wish, contents, names)
+        return await _answer(request, wish, contents, names, files)
 
-    async def _asked(request: Request, schema: type[Any], kind: str) -> tuple[Any, list[str] | list[bytes]]:
-        """What is wished, and the contents."""
+    async def _asked(request: Request, schema: type[Any], kind: str) -> tuple[Any, list[str] | list[bytes], list[str]]:
+        """What is wished, the contents, and the names of the files they came in."""
         query = _query(request)
         if kind == reading.FORM:
-            return await asyncio.to_thread(_understood, schema, {**query, **await reading.form(request, settings)})
+            fields, files = await reading.form(request, settings)
+            return *await asyncio.to_thread(_understood, schema, {**query, **fields}), files
         body = await reading.whole(request, settings.max_json)
         if len(body) < reading.SLOW:
-            return _understood(schema, reading.parsed(body), query)
-        return await asyncio.to_thread(lambda: _understood(schema, reading.parsed(body), query))
+            return *_understood(schema, reading.parsed(body), query), []
+        return *await asyncio.to_thread(lambda: _understood(schema, reading.parsed(body), query)), []
 
     def _understood(schema: type[Any], value: Any, query: Any = None) -> tuple[Any, list[str] | list[bytes]]:
         wish = reading.checked(schema, {**query, **value} if query and isinstance(value, dict) else value)
         return wish, reading.contents(wish.inputs, settings)
 
     async def _answer(
-        request: Request, wish: Predict, contents: list[str] | list[bytes], names: tuple[str, ...]
+        request: Request, wish: Predict, contents: list[str] | list[bytes], names: tuple[str, ...], files: list[str]
     ) -> Response:
         many = len(contents) * (len(names) or len(service.engine.table))
         if many > LARGEST:
@@ -96,7 +98,10 @@ def endpoints(service: Service) -> tuple[Endpoint, Endpoint]:
         question = Question(
             contents, names, said.deadline, _key(request, wish), wish.unknown, wish.why, by=said.key.id if said.key else None
         )  # fmt: skip
-        reply = await unless_gone(request, service.engine.answer(question))
+        try:
+            reply = await unless_gone(request, service.engine.answer(question))
+        except ContentError as error:
+            raise _by_name(error, files) if files else error from None
         alone = not isinstance(wish, PredictMany)
 
         def render() -> bytes:
@@ -110,6 +115,13 @@ def endpoints(service: Service) -> tuple[Endpoint, Endpoint]:
         return Response(body, media_type=reading.JSON, background=BackgroundTask(count, service, reply))
 
     return predict, predict_many
+
+
+def _by_name(error: ContentError, files: list[str]) -> DataError:
+    """What cannot be read, by the names of the files it came in."""
+    said = [f"file {place + 1} ({files[place][:80]!r}) cannot be read: {why}" for place, why in error.faults[:NAMED]]
+    more = [f"and {len(error.faults) - NAMED:,} others"] if len(error.faults) > NAMED else []
+    return DataError("; ".join(said + more) + ".")
 
 
 async def count(service: Service, reply: Reply) -> None:

@@ -118,9 +118,14 @@ def routes(service: Service) -> APIRouter:
     """POST /v1/embeddings."""
     router = APIRouter(prefix="/v1", route_class=Route, tags=["OpenAI"])
 
-    @router.post("/embeddings", responses=responses(RESPONSE, ERROR), openapi_extra=asked(REQUEST))
+    @router.post(
+        "/embeddings",
+        operation_id="embeddings",
+        summary="Vectors of unit length, one a text, in the form of OpenAI's API",
+        responses=responses(RESPONSE, ERROR, body=True),
+        openapi_extra=asked(REQUEST),
+    )
     async def embeddings(request: Request) -> Response:
-        """Vectors of unit length, one a text."""
         settings = service.settings
         given = read(await reading.json(request, settings.max_json), settings.max_inputs, settings.max_text)
         known = context.of(request.scope, settings.deadline)

@@ -75,6 +75,7 @@ def find(service: Service, name: str, version: str | None) -> Served:
     served = {number(one): one for one in (deployed.challenger, deployed.live) if one is not None}
     if version is None:
         return deployed.live
+    version = version.removeprefix("v")  # as everywhere else here
     if version not in served:
         raise NotFound(f"model {name!r} is not served in version {version[:80]!r}.{near(version[:80], served)}")
     return served[version]

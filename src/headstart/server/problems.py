@@ -2,7 +2,8 @@
 
 `type` names the kind, so that a program need not read words: "urn:headstart:not-found" and so on for the errors of
 errors.py, "about:blank" where the status says it all. Two places speak the dialect of the clients people have: the
-Open Inference Protocol (/v2/...) {"error": words}, and the embeddings of OpenAI {"error": {message, type, param, code}}.
+Open Inference Protocol (/v2/...) {"error": words}, and the embeddings of OpenAI {"error": {message, type, param, code}};
+what is not found under /v1 is both, a problem and an `error`.
 
 A fault that nobody foresaw is a 500 and says nothing of itself: what it was stands in the server's log.
 """
@@ -122,6 +123,9 @@ def problem(what: BaseException | int, detail: str = "", *, path: str = "", inst
         body = {"error": {"message": found["detail"], "type": _dialect(code), "param": None, "code": _code(found)}}
     else:
         kind_, body = b"application/problem+json", found
+        if code == 404 and path.startswith("/v1/"):  # the clients of OpenAI look for it
+            said = {"message": found["detail"], "type": _dialect(code), "code": _code(found)}
+            body = {**found, "error": said}
     content = json.dumps(body).encode()  # ASCII: a lone surrogate in a name stays an escape
     told = [(b"content-type", kind_), (b"content-length", b"%d" % len(content))]
     told += [(name.lower().encode(), value.encode()) for name, value in headers(what).items()]

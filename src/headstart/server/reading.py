@@ -117,12 +117,46 @@ def checked(schema: type[Schema], value: Any) -> Schema:
     try:
         return schema.model_validate(value)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
+        first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"] if part in known or isinstance(part, int))
         if first["type"] == "missing":
             raise InputError(f"the field {where!r} is missing.") from None
-        said = first["msg"][0].lower() + first["msg"][1:]
-        raise InputError(f"field {where!r}: {said}; it is {called(first['input'])}.") from None
+        raise InputError(f"field {where!r} {_wrong(where, first)}; it is {called(first['input'])}.") from None
+
+
+_KINDS = {
+    "string_type": "must be a text",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "list_type": "must be a list",
+    "too_short": "must have at least {min_length:,} entries",
+    "too_long": "must have at most {max_length:,} entries",
+    "string_too_short": "must have at least {min_length:,} letters",
+    "string_too_long": "must have at most {max_length:,} letters",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+}
+
+
+def _wrong(where: str, error: Any) -> str:
+    """What must be otherwise, of a fault that pydantic found."""
+    kind, given = error["type"], error["input"]
+    if where == "label" and kind.endswith("_type"):
+        return "must be a label, a list of labels, or a number"
+    if where == "version":
+        return "must be a version such as 'v3'"
+    if kind == "string_pattern_mismatch":
+        name, mark, version = given.partition("@") if where == "model" else (given, "", "")
+        if mark:
+            return f"must be a name alone, with the version in 'version' ({name[:64]!r} and {version[:10]!r})"
+        return "must be a name: up to 64 letters, digits, '.', '_' and '-'"
+    if kind in ("too_short", "string_too_short") and error["ctx"]["min_length"] == 1:
+        return "must not be empty"
+    known = _KINDS.get(kind)
+    return known.format(**error.get("ctx", {})) if known else f"cannot be used ({error['msg'].lower()})"
 
 
 def contents(value: Any, settings: Settings) -> list[str] | list[bytes]:
@@ -162,8 +196,8 @@ def picture(value: dict[str, Any], where: str) -> bytes:
         raise InputError(f"field {where + '.base64'!r} is not base64 (A-Z a-z 0-9 + / and = at the end).") from None
 
 
-async def form(request: Request, settings: Settings) -> dict[str, Any]:
-    """A form: `inputs` the bytes of its files, `models` a list, other fields as JSON would have them.
+async def form(request: Request, settings: Settings) -> tuple[dict[str, Any], list[str]]:
+    """A form: `inputs` the bytes of its files, `models` a list, other fields as JSON would have them; the files' names.
 
     Raises HTTPException 400 and 413, InputError.
     """
@@ -192,20 +226,29 @@ async def form(request: Request, settings: Settings) -> dict[str, Any]:
         await data.close()
 
 
-async def _fields(data: FormData) -> dict[str, Any]:
+async def _fields(data: FormData) -> tuple[dict[str, Any], list[str]]:
     found: dict[str, Any] = {}
+    names: list[str] = []
     for name, value in data.multi_items():
-        if isinstance(value, UploadFile) != (name == "inputs"):
-            raise InputError(f"field {name[:80]!r} of the form: 'inputs' are files, and nothing else is one.")
+        if isinstance(value, str) and name == "inputs":
+            raise InputError(
+                f"field 'inputs' of the form is the text {called(value)}: 'inputs' are files. Send one as inputs=@FILE "
+                "(curl -F), and texts as JSON."
+            )
+        if isinstance(value, UploadFile) and name != "inputs":
+            raise InputError(f"field {name[:80]!r} of the form is a file: 'inputs' are files, and nothing else is one.")
         if isinstance(value, UploadFile):
             found.setdefault(name, []).append(await value.read())
+            names.append(value.filename or "")
+        elif name == "models" and "," in value:
+            raise InputError(f"field 'models' of the form is {called(value)}: repeat the field, once for each model.")
         elif name == "models":
             found.setdefault(name, []).append(value)
         elif name in found:
             raise InputError(f"the form has the field {name[:80]!r} twice.")
         else:
             found[name] = value
-    return plain(found)
+    return plain(found), names
 
 
 def plain(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ DECIMALS = 6
 
 
 def one(said: Said, *, top: int = 0, judge: bool = True) -> bytes:
-    """The JSON object of one model: {model, version, digest, predictions}."""
+    """The JSON object of one model: {model, source?, version, digest, predictions}."""
     return laid_out([said], top=top, judge=judge)[0]
 
 
@@ -51,8 +51,9 @@ def laid_out(said: Sequence[Said], *, top: int = 0, judge: bool = True) -> list[
 
 
 def named(said: Said) -> dict[str, str]:
-    """Which version of which model it was."""
-    return {"model": said.name, "version": said.served.version, "digest": said.served.digest}
+    """Which version of which model it was; `source` is the model's own name where it is deployed under another."""
+    own = {} if said.served.name == said.name else {"source": said.served.name}
+    return {"model": said.name, **own, "version": said.served.version, "digest": said.served.digest}
 
 
 def predictions(said: Said, *, top: int = 0, judge: bool = True) -> list[dict[str, Any]]:

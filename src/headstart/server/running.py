@@ -222,7 +222,8 @@ async def _served(
         faults = await asyncio.to_thread(engine.sync)
         for fault in faults:
             events.say("not loaded", words=fault)
-        return {"ok": not faults, "detail": " ".join(faults)}
+        only = {} if settings.models is None else {"only": list(settings.models)}
+        return {"ok": not faults, "detail": " ".join(faults), **only}
 
     for number in SIGNALS:
         loop.add_signal_handler(number, stop, signal.Signals(number).name)

@@ -85,7 +85,8 @@ class Prediction(Shown):
 class Predictions(Shown):
     """What one model says of all inputs, in their order."""
 
-    model: str
+    model: str = Field(description="the name that was asked")
+    source: str = Field("", description="the model's own name, where it is deployed under another")
     version: Annotated[str, Field(pattern="^v[1-9][0-9]*$")]
     digest: Digest
     predictions: list[Prediction]
@@ -149,6 +150,15 @@ class Compared(Shown):
     skipped: int
 
 
+class Told(Shown):
+    """A process of the server, after a change."""
+
+    pid: int | None
+    ok: bool = Field(description="whether it follows")
+    detail: str
+    serves: bool | None = Field(None, description="whether it serves that name")
+
+
 class Deployment(Shown):
     """A name and what answers under it."""
 
@@ -160,7 +170,10 @@ class Deployment(Shown):
     seq: Sequence
     counts: Compared | None
     fault: str | None = Field(None, description="why it cannot answer")
-    others: list[str] = Field([], description="other processes of this server that could not follow, and why")
+    note: str | None = Field(None, description="what to know of the challenger")
+    processes: int = Field(1, description="servers of this project that run on this machine")
+    servers: list[Told] = Field([], description="after a change: what became of it in each process")
+    history: list[dict[str, Any]] = Field([], description="of one name: its last changes")
 
 
 class Deployments(Shown):

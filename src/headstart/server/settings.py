@@ -12,6 +12,17 @@ from headstart import apikeys
 from headstart.errors import InputError
 
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]{1,255}")
+_FLAGS: dict[str, tuple[str, float, str]] = {  # setting -> its flag, what its value is multiplied by there, the unit
+    "port": ("--port", 1, ""),
+    "grpc_port": ("--grpc-port", 1, ""),
+    "max_wait": ("--max-wait", 1000, "milliseconds"),
+    "cache": ("--cache-mb", 2**-20, "MB"),
+    "max_body": ("--max-body", 2**-20, "MB"),
+    "max_json": ("--max-json", 2**-20, "MB"),
+    "max_inputs": ("--max-inputs", 1, "inputs"),
+    "max_text": ("--max-text", 1, "letters"),
+    "max_names": ("--max-names", 1, "names"),
+}  # of others the unit is seconds
 _HOST = re.compile(r"[A-Za-z0-9.\-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]")
 
 
@@ -57,37 +68,46 @@ class Settings:
         except ValueError:
             return False
 
+    def _said(self, name: str) -> str:
+        """A setting as it was given: its flag, and its value in the flag's unit."""
+        flag, times, unit = _FLAGS.get(name, (f"--{name.replace('_', '-')}", 1, "seconds"))
+        return f"{flag} is {getattr(self, name) * times:g} {unit}".rstrip()
+
     def checked(self) -> Settings:
         """Itself if it can be served so. Raises InputError with what to change."""
         if self.log not in ("off", "on", "wait"):
-            raise InputError(f"the prediction log can be off, on or wait, not {self.log!r}.")
+            raise InputError(f"--log can be off, on or wait, not {self.log!r}.")
         if self.log_format not in ("human", "json"):
-            raise InputError(f"the log can be human or json, not {self.log_format!r}.")
+            raise InputError(f"--log-format can be human or json, not {self.log_format!r}.")
         for name in ("port", "grpc_port"):
             if not 0 <= (getattr(self, name) or 0) <= 65535:
-                raise InputError(f"{name} is {getattr(self, name)}, and must be between 0 and 65535.")
+                raise InputError(f"{self._said(name)}, and must be between 0 and 65535.")
         if not 1 <= self.workers <= 256:
-            raise InputError(f"{self.workers} workers cannot be started: give 1 to 256.")
+            raise InputError(f"--workers is {self.workers}, and must be between 1 and 256.")
         for name in ("deadline", "queue", "header_time", "body_time", "send_time", "keep_alive"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise InputError(f"{name} is {getattr(self, name)}, and must be more than 0 seconds.")
+                raise InputError(f"{self._said(name)}, and must be more than 0.")
         for name in ("max_wait", "grace", "cache"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
-                raise InputError(f"{name} is {getattr(self, name)}, and must be 0 or more.")
+                raise InputError(f"{self._said(name)}, and must be 0 or more.")
         for name in ("max_body", "max_json", "max_inputs", "max_text", "max_names"):
             if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}, and must be 1 or more.")
+                raise InputError(
+                    f"{self._said(name)}, and must be {'more than 0' if name == 'max_body' else '1 or more'}."
+                )
         for origin in self.cors:
             if not _ORIGIN.fullmatch(origin):
                 raise InputError(
-                    f"{origin[:80]!r} is no origin: write it like https://app.example.com (no path, no *)."
+                    f"--cors {origin[:80]!r} is no origin: write it like https://app.example.com (no path, no *)."
                 )
         for host in self.hosts:
             if not _HOST.fullmatch(host):
-                raise InputError(f"{host[:80]!r} is no host name: write it like models.example.com (no port, no path).")
+                raise InputError(
+                    f"--allow-host {host[:80]!r} is no host name: write it like models.example.com (no port, no path)."
+                )
         if not (self.loopback or self.insecure or apikeys.Keyring.of(self.project).known):
             raise InputError(
-                f"host {self.host} lets other machines in, and this project has no API key. Make one with: "
+                f"--host {self.host} lets other machines in, and this project has no API key. Make one with: "
                 "headstart keys create NAME. Or say --insecure, and everybody who reaches the port may use the server."
             )
         return self

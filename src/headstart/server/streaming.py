@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from headstart.errors import ContentError, HeadstartError, InputError, ModelError, NotFound, Overloaded, near
-from headstart.server import context, problems, reading, rendering
+from headstart.server import context, describing, problems, reading, rendering
 from headstart.server.schemas import Predict
 from headstart.server.service import Service
 from headstart.serving.asked import Question
@@ -180,7 +180,14 @@ class Stream:
         if line.text is None:
             raise HTTPException(413, f"the line has more than {self.service.settings.max_json:,} bytes.")
         value = reading.parsed(line.text, "line")
-        if isinstance(value, dict) and set(value) == {"input"}:
+        if isinstance(value, dict) and set(value) != {"base64"}:
+            for name in value:
+                if name in describing.QUERY:
+                    raise InputError(f"the line has {name!r}, which is said once for all lines: /predict?{name}=...")
+                if name != "input":
+                    raise InputError(f"the line has a field {name[:80]!r}.{near(name[:80], ('input',))}")
+            if not value:
+                raise InputError('the line is an empty object; write {"input": ...}.')
             value = value["input"]
         if not isinstance(value, str | dict) or (isinstance(value, dict) and "base64" not in value):
             raise InputError(

@@ -1,11 +1,14 @@
 """Which versions are served, and how that changes while questions are answered.
 
-The project's deployments say what is served (deployments.py); a name that was never deployed answers with the version
-that was current when the process began. A new table is made beside the one in use and put in its place at once.
+The project's deployments say what is served (deployments.py). A name that was never deployed is pinned when the process
+begins: what is current then is committed, so every process and every restart serves the same. Where the project cannot
+be written, it answers with what was current all the same. A new table is made beside the one in use and put in its place at once.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,14 +17,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart import deployments
+from headstart import deployments, notice
 from headstart.backbone import Backbone, Contents
 from headstart.deployments import Deployment, Pointer
-from headstart.errors import HeadstartError, InputError, NotFound, near
+from headstart.errors import Conflict, HeadstartError, InputError, ModelError, NotFound, StorageError, near
 from headstart.project import checked_name
 from headstart.serving.encoders import Encoder
-from headstart.serving.shelf import Shelf, check
+from headstart.serving.shelf import Shelf, check, suited
 from headstart.serving.table import Deployed, Loaded, Table
+
+TELLING = 10.0  # seconds that other servers get to follow what a new one has pinned
 
 Encode = Callable[[Encoder, Contents, str], NDArray[np.float32]]
 
@@ -87,6 +92,28 @@ class Rollout:
                 gone = [one for one in self.table.deployed.values() if one.name in faults]
                 self._replace(sound, faults, [loaded for one in gone for loaded in one.versions()])
             self.table.faults.update(faults)
+            self._pin()
+
+    def _pin(self) -> None:
+        """Commit what answers under names that were never deployed, or serve what another process has pinned."""
+        found = {name: self.shelf.pointer(one.live_loaded) for name, one in self.table.deployed.items() if not one.seq}
+        try:
+            pinned = deployments.pin(self.root, found)
+        except StorageError:  # it cannot be written here; what we have answers
+            return
+        if found:
+            self._follow(None)
+        if pinned:
+            notice.tell(self.root, but=os.getpid(), timeout=TELLING)  # processes that began before, and know them not
+
+    def behind(self) -> list[str]:
+        """Names that are served by another version than the current one of their model, in sentences."""
+        current = {}
+        for name in self.shelf.project.names():
+            if self.only is None or name in self.only:
+                with contextlib.suppress(HeadstartError):  # a fault of that name, and said as such
+                    current[name] = self.shelf.project.current(name).name
+        return deployments.lagging(self.root, current)
 
     def check(self) -> None:
         """Predict a probe on every base in memory. Raises what went wrong."""
@@ -136,13 +163,15 @@ class Rollout:
         if commit is None:
             return Deployed(name, self.shelf.load(self._undeployed[name]))
         assert commit.live is not None
-        live = self._point(commit.live)
+        held = [self._point(commit.live)]
         try:
-            challenger = self._point(commit.challenger) if commit.challenger else None
+            if commit.challenger is not None:
+                held.append(self._point(commit.challenger))
+                suited(name, held[0].served, held[1].served)
         except BaseException:
-            self.shelf.let_go([live])
+            self.shelf.let_go(held)
             raise
-        return Deployed(name, live, challenger, commit.mode, commit.share, commit.seq)
+        return Deployed(name, held[0], held[1] if held[1:] else None, commit.mode, commit.share, commit.seq)
 
     def _point(self, pointer: Pointer) -> Loaded:
         return self.shelf.load(self.shelf.folder(pointer.model, pointer.version), pointer.digest)
@@ -169,40 +198,51 @@ class Rollout:
         self, model: str, version: str | None, name: str, *, mode: str | None, share: float, expected: int | None
     ) -> Deployed:
         """Load, check, commit, serve. Raises HeadstartError; then nothing has changed."""
-        checked_name(name)
-        if self.only is not None and name not in self.only:
-            raise InputError(
-                f"this server serves only {', '.join(self.only)}; start it without --models to serve {name!r}."
-            )
+        self._ours(checked_name(name))
         with self._changing:
             self._follow(None)
             loaded = self.shelf.load(self.shelf.folder(checked_name(model), version))
             try:
                 before = self.table.deployed.get(name)
-                if before is not None and mode is not None and before.live.modality != loaded.served.modality:
-                    raise InputError(
-                        f"{model!r} reads {loaded.served.modality}s, but what is live as {name!r} does not."
-                    )
+                if mode is not None and name in self.table.faults:
+                    raise ModelError(f"what is live as {name!r} cannot answer: {self.table.faults[name]}")
+                if mode is not None and before is not None:
+                    suited(name, before.live, loaded.served)
                 check(loaded, self.encode)
                 live = None if before is None else self.shelf.pointer(before.live_loaded)
                 pointer = self.shelf.pointer(loaded)
-                deployments.deploy(self.root, name, pointer, mode=mode, share=share, expected=expected, live=live)
-                self._follow(None)
+                made = deployments.deploy(
+                    self.root, name, pointer, mode=mode, share=share, expected=expected, live=live
+                )
+                return self._followed(made)
             finally:
                 self.shelf.let_go([loaded])
-            return self.table.deployed[name]
 
     def rollback(self, name: str, *, expected: int | None) -> Deployed:
-        """Go back by one step, if what was there before can be loaded. Raises HeadstartError."""
+        """Load what was there before, check it, commit, serve. Raises HeadstartError; then nothing has changed."""
         with self._changing:
             self._follow(None)
             self._known(name)
-            commit = deployments.rollback(self.root, name, expected=expected)
-            words = self._follow(None)
-            mine = [said for said in words if said.startswith(f"{name}: ")]
-            if mine or commit.live is None:
-                raise InputError(f"rolled back in the project, but {mine[0] if mine else 'nothing is live'}")
-            return self.table.deployed[name]
+            target = deployments.behind(self.root, name, expected=expected)
+            if target is None or target.live is None:
+                return self._followed(deployments.rollback(self.root, name, expected=expected))  # which says why not
+            loaded = self._point(target.live)
+            try:
+                before = self.table.deployed.get(name)
+                if before is None or loaded is not before.live_loaded:
+                    check(loaded, self.encode)
+                return self._followed(deployments.rollback(self.root, name, expected=target.seq))
+            finally:
+                self.shelf.let_go([loaded])
+
+    def _followed(self, made: Deployment) -> Deployed:
+        """Serve what was committed. Raises Conflict where another commit came after it, or it cannot be served."""
+        words = [said for said in self._follow(None) if said.startswith(f"{made.name}: ")]
+        one = self.table.deployed.get(made.name)
+        if one is None or one.seq < made.seq:
+            why = words[0] if words else "it was changed again meanwhile."
+            raise Conflict(f"the change is committed as number {made.seq}, but not served: {why}")
+        return one
 
     def undeploy(self, name: str, *, expected: int | None) -> None:
         """Serve a name no more. Raises HeadstartError."""
@@ -213,7 +253,15 @@ class Rollout:
             deployments.undeploy(self.root, name, expected=expected, live=live)
             self._follow(None)
 
+    def _ours(self, name: str) -> None:
+        if self.only is not None and name not in self.only:
+            raise InputError(
+                f"this server serves only {', '.join(self.only)}; start it without --models to serve {name!r}."
+            )
+
     def _known(self, name: str) -> None:
+        """Raises NotFound, and InputError where this server leaves the name out."""
         known = {**self.table.deployed, **deployments.table(self.root)}
         if name not in known:
             raise NotFound(f"nothing is served as {name[:80]!r}.{near(name[:80], known)}")
+        self._ours(name)

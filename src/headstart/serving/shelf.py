@@ -15,6 +15,7 @@ from headstart.backbone import Backbone, Contents
 from headstart.backbones.remote import Remote
 from headstart.deployments import Pointer
 from headstart.errors import InputError, ModelError, NotFound, near
+from headstart.model import Model
 from headstart.project import Project
 from headstart.serving.encoders import Encoder, Encoders
 from headstart.serving.served import Served
@@ -58,7 +59,8 @@ class Shelf:
                 if folder not in self._loaded:
                     self.encoders.drop(loaded.served.fingerprint)
                 raise ModelError(
-                    f"{folder} is not what was deployed: its digest is {loaded.served.digest[:16]}..., not {str(digest)[:16]}..."
+                    f"{folder} is not what was deployed: its digest is {loaded.served.digest[:16]}..., not {str(digest)[:16]}... "
+                    f"If it shall answer, deploy it: headstart deploy {folder.parent.name}@{folder.name}"
                 )
             self._loaded[folder] = loaded
             self._uses[folder] += 1
@@ -111,6 +113,27 @@ class Shelf:
 
     def __len__(self) -> int:
         return len(self._loaded)
+
+
+def suited(name: str, live: Served | Model, challenger: Served | Model) -> str | None:
+    """What is to be known of a challenger beside what is live: that their labels differ, or None.
+
+    Raises InputError where it reads or says something of another kind, so that no request could be given to both.
+    """
+    if live.modality != challenger.modality:
+        raise InputError(
+            f"a version that reads {challenger.modality}s cannot stand beside what is live as {name!r}, which reads "
+            f"{live.modality}s. Deploy it under another name (--as), or make it live."
+        )
+    if live.task != challenger.task:
+        raise InputError(
+            f"a model of {challenger.task} cannot stand beside what is live as {name!r}, a model of {live.task}: their "
+            "answers are not of one kind. Deploy it under another name (--as), or make it live."
+        )
+    ours, theirs = set(live.labels), set(challenger.labels)
+    if ours == theirs:
+        return None
+    return f"its labels are not those of the live version: they share {len(ours & theirs)} of {len(ours | theirs)}."
 
 
 def check(loaded: Loaded, encode: Callable[[Encoder, Contents, str], NDArray[np.float32]]) -> None:
