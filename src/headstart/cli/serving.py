@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from importlib.util import find_spec
@@ -76,6 +77,8 @@ def serve(
     """Serve the models of a project over HTTP, all on shared base models, until Ctrl+C."""
     if missing := [name for name in _EXTRA if find_spec(name) is None]:
         raise MissingExtra(f"serving needs {', '.join(missing)}: pip install 'headstart[serve]'")
+    for threads in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(threads, "1")  # before numpy is loaded: the threads that compute are ours
     from headstart.server.running import run
     from headstart.server.settings import Settings
 
