@@ -196,7 +196,9 @@ class Table:
             except StorageError:
                 raise
             except OSError as error:
-                if not isinstance(error, FileNotFoundError | FileExistsError) or attempt == 99:  # mkdir, too, may be overtaken
+                if (
+                    not isinstance(error, FileNotFoundError | FileExistsError) or attempt == 99
+                ):  # mkdir, too, may be overtaken
                     raise self._refused("written", error) from error
             # here the folder was deleted while we waited or wrote: once more, in a new one
 

@@ -65,7 +65,9 @@ class Events:
     def _write(self) -> None:
         while True:
             self._new.wait()
-            self._end.wait(GATHER)  # many lines at once: a line alone costs the thread that serves more than its own work
+            self._end.wait(
+                GATHER
+            )  # many lines at once: a line alone costs the thread that serves more than its own work
             self._new.clear()
             dropped = 0
             while self._lines or self.dropped > dropped:
