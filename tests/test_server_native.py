@@ -16,6 +16,7 @@ import headstart
 import servedapp
 from clientserver import COLOURS, TEXTS, Live, plain
 from conftest import sentences
+from headstart import apikeys
 from headstart.errors import Overloaded, TooLate
 from headstart.server import native, reading, streaming
 from headstart.server.app import build
@@ -24,6 +25,7 @@ from headstart.serving import explaining
 PREDICT = "/v1/models/topics/predict"
 LINES = {"Content-Type": "application/x-ndjson"}
 JSON = {"Content-Type": "application/json"}
+KEYS = {"asker": {"predict"}, "reader": {"predict", "read"}}
 
 
 @pytest.fixture(scope="module")
@@ -760,3 +762,14 @@ def test_a_model_under_another_name_says_its_own(tmp_path, root):
         assert (said["model"], said["source"]) == ("fruit", "topics")
         [line] = lines(found.post("/v1/models/fruit/predict", content=b'"fig"', headers=LINES))
         assert (line["model"], line["source"]) == ("fruit", "topics")
+
+
+def test_what_shows_training_examples_needs_the_scope_read(root, tmp_path):
+    own = servedapp.copied(root, tmp_path / "project")
+    secrets = {name: apikeys.create(own, name, scopes)[1] for name, scopes in KEYS.items()}
+    with servedapp.client(own, gate=True) as client:
+        for name, status in (("asker", 403), ("reader", 200)):
+            headers = {"Authorization": f"Bearer {secrets[name]}"}
+            found = client.post(PREDICT, json={"inputs": ["fig"], "why": True}, headers=headers)
+            assert found.status_code == status, found.text
+            assert client.post(PREDICT, json={"inputs": ["fig"]}, headers=headers).status_code == 200

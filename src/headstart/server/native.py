@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 
-from headstart.errors import ContentError, DataError, InputError, near
+from headstart.errors import ContentError, DataError, Denied, InputError, near
 from headstart.server import context, describing, reading, rendering, streaming
 from headstart.server.schemas import ManyPredictions, Predict, Predictions, PredictMany
 from headstart.server.service import Service
@@ -95,6 +95,8 @@ def endpoints(service: Service) -> tuple[Endpoint, Endpoint]:
                 f"field 'why': {many:,} predictions are too many to explain at once; up to {explaining.MOST} are."
             )
         said = context.of(request.scope, settings.deadline)
+        if wish.why and said.key is not None and "read" not in said.key.scopes:
+            raise Denied(f"'why' shows training examples, and the API key {said.key.name!r} may not read.", 403)
         question = Question(
             contents, names, said.deadline, _key(request, wish), wish.unknown, wish.why, by=said.key.id if said.key else None
         )  # fmt: skip
