@@ -102,10 +102,10 @@ async def opened(port: int, requests: list[bytes], rate: float, seconds: float, 
     async def one(connection: Connection) -> None:
         while due:
             at, i = due.popleft()
+            if connection.transport is None:  # it was closed while nothing was asked
+                connection = await connect(port)
             status, _ = await connection.ask(requests[i % len(requests)])
             found.append((at, time.perf_counter() - start - at, status))
-            if connection.transport is None:
-                connection = await connect(port)
         free.append(connection)
 
     i = 0

@@ -196,16 +196,14 @@ def one_by_one(port: int, requests: Sequence[tuple[str, str]]) -> list[float]:
             raw = wired(path, body)
             start = time.perf_counter()
             line.sendall(raw)
-            got = b""
-            while True:
+            got, end, whole = bytearray(), -1, 0
+            while end < 0 or len(got) < whole:
                 got += line.recv(1 << 20)
-                end = got.find(b"\r\n\r\n")
-                if end >= 0:
-                    at = got[:end].lower().find(b"content-length:")
-                    length = int(got[at + 15 : end].split(b"\r\n", 1)[0]) if at >= 0 else 0
-                    if len(got) >= end + 4 + length:
-                        break
+                if end < 0 and (end := got.find(b"\r\n\r\n")) >= 0:
+                    head = bytes(got[:end]).lower()
+                    at = head.find(b"content-length:")
+                    whole = end + 4 + (int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0)
             found.append(time.perf_counter() - start)
             if not got.startswith(b"HTTP/1.1 200"):
-                sys.exit(f"the server answered {got[:300]!r}")
+                sys.exit(f"the server answered {bytes(got[:300])!r}")
     return found

@@ -89,7 +89,7 @@ class Pool:
                 self.size -= gone[1].rows.nbytes
 
 
-POOL = Pool(32 << 20)  # of all models together
+POOL = Pool(24 << 20)  # of all models together
 
 
 def _rows(references: NDArray[np.floating]) -> NDArray[np.float32]:
