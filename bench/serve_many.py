@@ -32,10 +32,13 @@ def project(folder: Path, count: int, *, unknown: bool) -> list[str]:
 def throughput(servers: dict[int, tuple[Server, list[str]]], texts: list[str]) -> dict[int, list[float]]:
     """Texts a second for each number of models, turn by turn."""
     rng, found = random.Random(0), {count: [] for count in servers}
-    for _ in range(TURNS):
-        for count, (server, names) in servers.items():
+    order = list(servers.items())
+    for turn in range(-1, TURNS):  # the first is to warm up; then each is once the first
+        for count, (server, names) in order[turn % len(order) :] + order[: turn % len(order)]:
             asked = [(f"/v1/models/{rng.choice(names)}/predict", json.dumps({"inputs": [text]})) for text in texts]
-            found[count].append(wrk(server.port, asked, clients=CLIENTS, seconds=SECONDS)["rate"])
+            rate = wrk(server.port, asked, clients=CLIENTS, seconds=SECONDS if turn >= 0 else 2)["rate"]
+            if turn >= 0:
+                found[count].append(rate)
     return found
 
 
