@@ -61,5 +61,5 @@ $(VENV)/.torch: $(VENV)/.test
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.torch
-	$(PIP) "setfit>=1.1" "schemathesis>=4"
+	$(PIP) "setfit>=1.1"
 	touch $@
