@@ -149,6 +149,42 @@ def test_it_serves_hears_of_changes_and_ends_well(project, tmp_path):
     assert [event["event"] for event in server.events()][-2:] == ["draining", "stopped"]
 
 
+LATE = """
+import sys
+from pathlib import Path
+from headstart import deployments, notice
+real = notice.Listening.open
+async def late(self):
+    root = Path(sys.argv[2])
+    pointer = deployments.table(root)["easy"].live
+    deployments.deploy(root, "again", pointer)
+    await real(self)
+notice.Listening.open = late
+"""
+
+
+def test_what_is_deployed_while_a_server_starts_is_served(project, tmp_path):
+    root = tmp_path / "project"
+    shutil.copytree(project, root, ignore=shutil.ignore_patterns("headstart.db*", "serving"))
+    settings = workers.packed(Settings(root, port=0, log_format="json"))
+    process = subprocess.Popen(
+        [sys.executable, "-c", LATE + RUN, settings, str(root)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        port = int(json.loads(process.stdout.readline())["url"].rpartition(":")[2])
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+            connection.request("POST", "/v1/models/again/predict", BODY, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            assert (answer.status, b"again" in answer.read()) == (200, True)
+    finally:
+        process.terminate()
+        process.wait(20)
+        process.stdout.close()
+
+
 def test_drain_answers_what_was_let_in(project):
     """20 clients in a loop, then SIGTERM: every request is answered, refused, or was never let in."""
     with Process(project) as server:

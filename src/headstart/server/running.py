@@ -245,6 +245,7 @@ async def _served(
         told = await stack.enter_async_context(notice.listen(settings.project, changed))
         if told.why is not None:
             events.say("deaf", words=f"{told.why} {DEAF}")
+        await changed()  # what was committed after the models were loaded, and before we listened
         if settings.grpc_port is not None:
             from headstart.server import rpc
 
