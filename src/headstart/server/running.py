@@ -245,7 +245,8 @@ async def _served(
         told = await stack.enter_async_context(notice.listen(settings.project, changed))
         if told.why is not None:
             events.say("deaf", words=f"{told.why} {DEAF}")
-        await changed()  # what was committed after the models were loaded, and before we listened
+        await asyncio.to_thread(service.keyring.reload)  # what was committed since the models were loaded
+        await asyncio.to_thread(engine.sync)
         if settings.grpc_port is not None:
             from headstart.server import rpc
 
