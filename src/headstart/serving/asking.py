@@ -188,7 +188,7 @@ class _Comparison:
 
     def __call__(self, X: Mapping[str, Floats]) -> None:
         asked, served = self.asked, self.loaded.served
-        [answers] = asked.table.stack.answers([served], X)
+        [answers] = asked.table.stack.answers([served], X, judge=asked.engine.log is not None)
         same = sum(
             alike(stated(self.live.served, self.live.answers, i)[0], stated(served, answers, i)[0])
             for i in range(len(asked.contents))

@@ -72,7 +72,7 @@ class Gathering:
         return Part(encoder, rows, [j for j in range(len(self.distinct)) if any(r[j] is None for r in rows.values())])
 
     def begin(self) -> None:
-        """Send what is missing to the lanes. Raises Overloaded, Draining; `done` is not called then."""
+        """Send what is missing to the lanes. Raises Overloaded, Draining, unless `done` has been told of a fault before."""
         self._left = sum(bool(part.missing) for part in self.parts)
         for part in self.parts:
             if not part.missing:
@@ -91,8 +91,8 @@ class Gathering:
                     )  # fmt: skip
                     self._tickets.append(ticket)
         except BaseException:
-            self.cancel()
-            raise
+            if self.cancel():
+                raise
 
     def cancel(self) -> bool:
         """Drop what waits; `done` will not be called. False when it was called already."""
